@@ -1,0 +1,1 @@
+"""Teaching: labs, predictions, checkpoints, hints, progress, and the course map."""

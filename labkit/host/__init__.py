@@ -1,0 +1,1 @@
+"""This machine: what it can do, and the services of the lab."""

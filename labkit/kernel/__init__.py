@@ -1,0 +1,1 @@
+"""The kernel's mechanisms, one module a manual page."""
