@@ -1,0 +1,47 @@
+# The doors of the project. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+UV ?= uv
+PYTHON := .venv/bin/python
+SETUP := vagrant/provision/setup.sh
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+
+# Expanded when a recipe is about to run: one line and exit 2 where this machine cannot.
+refuse = $(if $(1),$(error $(1)))
+able = $(call refuse,$(shell vagrant/provision/refusal.sh $@))
+
+.PHONY: help
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: lab
+lab: ## set everything up, start JupyterLab on 127.0.0.1 and print its URL (root; Ctrl-C stops it)
+	$(able)@$(SETUP) lab
+	@exec .venv/bin/labkit start
+
+.PHONY: test
+test: ## set up and run every test (root)
+	$(able)@$(SETUP) test
+	@$(PYTHON) -m pytest
+
+.PHONY: bench
+bench: ## measure against the limits and the peers, and write docs/benchmarks.md (root)
+	$(able)@$(SETUP) bench
+	@$(PYTHON) -m benchmarks
+
+.PHONY: lint
+lint: ## ruff, mypy --strict, import-linter, shellcheck
+	$(call refuse,$(if $(wildcard .venv/installed-test),,make lint needs its tools; remedy: make test sets them up))@.venv/bin/ruff check --quiet .
+	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/lint-imports --no-logo > /dev/null || .venv/bin/lint-imports --no-logo
+	@shellcheck vagrant/provision/*.sh .ci/run
+
+.PHONY: lock
+lock: ## choose the versions of the Python packages anew (needs uv)
+	@$(LOCK) --upgrade -o requirements.lock pyproject.toml
+	@$(LOCK) --upgrade --all-extras -c requirements.lock -o requirements-test.lock pyproject.toml
+
+.PHONY: clean
+clean: ## remove from the kernel whatever the labs made (root)
+	$(able)@.venv/bin/labkit clean
