@@ -1,0 +1,99 @@
+"""What differs from run to run without meaning anything, and the one word that each such thing is compared as.
+
+One table serves `labkit render` (an old output is kept where old and new are equal once canonicalised) and
+`labkit validate` (written as nbval's sanitize file), so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_CONTROLLERS = "(?:unified|freezer|memory|pids|cpu,cpuacct|cpuacct,cpu|cpu|cpuset|cpuacct|devices|hugetlb|blkio|misc|net_cls,net_prio)"
+
+TABLE: tuple[tuple[str, str], ...] = (
+    # pictures: the text form beside them says the same and is compared
+    (r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "IMAGE"),
+    # link-layer addresses before times: both are pairs joined by colons
+    (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
+    (r"\bfe80::[0-9a-f:]+", "fe80::ADDRESS"),
+    # times
+    (rf"\b{_DAY},? (?:{_MONTH} +\d+|\d+ {_MONTH}(?: \d{{4}})?) +\d\d:\d\d:\d\d(?: [AP]M)?(?: [A-Z]+)?(?: \d{{4}})?", "TIME"),
+    (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?", "TIME"),
+    (rf"\b{_MONTH} +\d+ +(?:\d\d:\d\d|\d{{4}})\b", "TIME"),
+    (r"\b\d\d:\d\d:\d\d(?:\.\d+)?\b", "TIME"),
+    (r"\b\d+m\d+[.,]\d+s\b", "DURATION"),
+    (r"\btime[=<]\d+(?:\.\d+)? ?ms\b", "time=DURATION"),
+    (r"\btime \d+ ?ms\b", "time DURATION"),
+    (r"(rtt|round-trip) min/avg/max(?:/mdev)? = [\d./]+ ms(?:, .*)?", r"\1 DURATION"),
+    (r"\b\d+(?:\.\d+)? (?:ms|µs|us)\b", "DURATION"),
+    (r"\b\d+\.\d+ ?s(?:ec(?:ond)?s?)?\b", "DURATION"),
+    # numbers that the kernel hands out
+    (r"\b(mnt|mount|uts|ipc|net|pid|pid_for_children|user|cgroup|time|time_for_children):\[\d+\]", r"\1:[INODE]"),
+    (r"\b40265\d{5}\b", "INODE"),
+    (r"/proc/(?!1\b)\d+\b", "/proc/PID"),
+    (r"(?i)\b(pid|pids|process|ppid)(:? |=|: ?|</t[hd]>\s*<t[hd][^>]*>)(?!1\b)\d+\b", r"\1\2PID"),
+    (r"(?m)^(\s*)\d+(\s+(?:pts/\d+|\?)\s)", r"\1PID\2"),
+    (r"(?m)^\[\d+\]( |\s*[-+]\s*)\d+$", "[JOB] PID"),
+    (r"(line \d+: +)\d+( (?:Killed|Terminated|Hangup|Aborted|Segmentation))", r"\1PID\2"),
+    (r"(@if)\d+\b", r"\1N"),
+    (r"(?m)^\d+: ([\w.-]+(?:@\w+)?: <)", r"N: \1"),
+    (r"\blink-netnsid \d+\b", "link-netnsid N"),
+    (r"\b(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b", "ID"),
+    (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),
+    # places
+    (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
+    (rf"/sys/fs/cgroup/{_CONTROLLERS}/lab-", "/sys/fs/cgroup/lab-"),
+    (r"/tmp/(?!\s)[\w./+-]+", "/tmp/PATH"),  # noqa: S108 - a pattern, no file
+    # widths follow from the lengths of the numbers above
+    (r"[ \t]+", " "),
+    (r"(?m) $", ""),
+    (r"[-─━═]{3,}", "---"),
+    # how many equal lines came in a stretch of time is chance
+    (r"(?m)^(.*TIME.*)(?:\n\1)+$", r"\1"),
+)
+"""(regular expression, replacement), applied in this order; each on one line, as nbval's file wants it."""
+
+_COMPILED = tuple((re.compile(pattern), replacement) for pattern, replacement in TABLE)
+_UNCOMPARED = {"metadata", "execution_count", "output_type", "traceback", "name"}
+
+
+def canonical(text: str) -> str:
+    """Return `text` with all that may differ from run to run replaced by words."""
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def sanitize_file(path: Path) -> Path:
+    """Write the table in the form of nbval's `--nbval-sanitize-with`, and return its path."""
+    path.write_text("\n".join(f"regex: {pattern}\nreplace: {replacement}\n" for pattern, replacement in TABLE))
+    return path
+
+
+def canonical_outputs(outputs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the outputs of one cell in the form in which two runs are compared.
+
+    Pieces of one stream are joined first: where a stream is cut is chance.
+
+    Returns:
+        Stream name or mime type to its canonical texts, in order.
+    """
+    streams: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
+    for output in outputs:
+        if output["output_type"] == "stream":
+            streams[output["name"]] = streams.get(output["name"], "") + _joined(output["text"])
+            continue
+        for key, value in {**output.get("data", {}), **output}.items():
+            if key not in _UNCOMPARED and key != "data":
+                others.setdefault(key, []).append(canonical(_joined(value)))
+    return {**{name: [canonical(text)] for name, text in streams.items()}, **others}
+
+
+def _joined(value: object) -> str:
+    return "".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,85 @@
+"""The whole course, lab by lab: what is there, and what is still to come."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit.errors import LabError
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+"""Where the notebooks of this checkout lie."""
+
+
+@dataclass(frozen=True)
+class CourseLab:
+    """One lab of the course.
+
+    Attributes:
+        id: chapter and number, such as "2.1".
+        title: what the lab is about, in our words.
+        chapter: the folder of its chapter below `notebooks/`.
+        file: its notebook, relative to `notebooks/`; None where it is not written yet.
+    """
+
+    id: str
+    title: str
+    chapter: str
+    file: str | None = None
+
+    def notebook(self, root: Path = NOTEBOOKS) -> Path | None:
+        """Return the notebook's path below `root`, or None where there is none (yet)."""
+        path = root / self.file if self.file else None
+        return path if path is not None and path.is_file() else None
+
+
+LABS = (
+    CourseLab("2.1", "Control groups: freeze, limit and measure processes", "cgroups", "cgroups/2.1-cgroups.ipynb"),
+    CourseLab("2.2", "Namespaces: what a process sees of the machine", "namespaces", "namespaces/2.2-namespaces.ipynb"),
+    CourseLab("2.3", "Union mounts: many directories, one view", "unionfs", "unionfs/2.3-unionfs.ipynb"),
+    CourseLab("3.1", "chroot: another root directory", "mechanisms"),
+    CourseLab("3.2", "LXC: system containers", "mechanisms"),
+    CourseLab("3.3", "systemd-nspawn: a container beside systemd", "mechanisms"),
+    CourseLab("4.1", "runc: the reference runtime set up", "runtimes"),
+    CourseLab("4.2", "containerd: the daemon below the engines", "runtimes"),
+    CourseLab("4.3", "Docker Engine set up", "runtimes"),
+    CourseLab("4.4", "CRI-O: a runtime for Kubernetes", "runtimes"),
+    CourseLab("4.5", "rkt: pods without a daemon", "runtimes"),
+    CourseLab("4.6", "LXD: system containers by an API", "runtimes"),
+    CourseLab("4.7", "Podman: containers without a daemon", "runtimes"),
+    CourseLab("5.1", "Images with Docker", "images"),
+    CourseLab("5.2", "Images with rkt", "images"),
+    CourseLab("5.3", "Images with Buildah and Podman", "images"),
+    CourseLab("6.1", "The life of a container with runc", "operations"),
+    CourseLab("6.2", "The life of a container with Docker", "operations"),
+    CourseLab("6.3", "The life of a pod with rkt", "operations"),
+    CourseLab("6.4", "The life of a container with Podman", "operations"),
+    CourseLab("7.1", "An image from a running container", "building"),
+    CourseLab("7.2", "An image from a Dockerfile", "building"),
+    CourseLab("8.1", "Networks of Docker", "networking"),
+    CourseLab("8.2", "Networks of rkt", "networking"),
+    CourseLab("9.1", "Storage and volumes of Docker", "storage"),
+    CourseLab("9.2", "Storage and volumes of rkt", "storage"),
+)
+"""Every lab of the course, in its order."""
+
+
+def find(lab_id: str) -> CourseLab:
+    """Return the lab with this id.
+
+    Raises:
+        LabError: there is no such lab; names those whose id looks like it.
+    """
+    for lab in LABS:
+        if lab.id == lab_id:
+            return lab
+    known = [lab.id for lab in LABS]
+    same_chapter = [one for one in known if one.split(".")[0] == str(lab_id).split(".")[0]]
+    near = same_chapter or difflib.get_close_matches(str(lab_id), known, n=4, cutoff=0.5) or [known[0], "...", known[-1]]
+    raise LabError(f"there is no lab {str(lab_id)!r}", remedy=f"open one of {', '.join(near)}; `labkit labs` lists all")
+
+
+def written(root: Path = NOTEBOOKS) -> tuple[CourseLab, ...]:
+    """Return the labs whose notebook is there."""
+    return tuple(lab for lab in LABS if lab.notebook(root) is not None)
