@@ -1,0 +1,217 @@
+"""The command `labkit`: a thin door to the rooms below. What is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labkit import __version__
+from labkit.errors import CheckFailed, LabError
+
+if TYPE_CHECKING:
+    from labkit.course.course_map import CourseLab
+    from labkit.course.lab import Lab
+
+
+class _Doors(click.Group):
+    """A group that says which command was meant."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
+            near = difflib.get_close_matches(cmd_name, self.commands, n=1)
+            meant = f"did you mean {near[0]}?" if near else "`labkit --help` lists them"
+            raise click.UsageError(f"there is no command {cmd_name!r}; {meant}")
+        return command
+
+
+@click.group(cls=_Doors, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Learn how containers work by changing a real Linux kernel."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@cli.command()
+def labs() -> None:
+    """List the course: every lab, those not written yet marked."""
+    from labkit.course import course_map
+
+    for lab in course_map.LABS:
+        there = "" if lab.notebook() else "  (not there yet)"
+        click.echo(f"{lab.id:<4} {lab.title}{there}")
+
+
+@cli.command()
+@click.argument("lab", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (docs/doctor.schema.json).")
+def doctor(lab: str | None, *, as_json: bool) -> None:
+    """Say what this machine can do for LAB; exit 1 if red."""
+    from labkit.host.doctor import examine
+
+    report = examine(_needs(lab) if lab else None, lab=lab or "")
+    click.echo(report.json() if as_json else report.text())
+    if report.colour == "red":
+        sys.exit(1)
+
+
+@cli.command()
+@click.option("--port", default=8888, show_default=True, type=click.IntRange(1, 65535), help="The first port to try.")
+def start(port: int) -> None:
+    """Start JupyterLab and print its URL; Ctrl-C stops it."""
+    _as_root("start")
+    from labkit.course import course_map
+    from labkit.host import jupyter
+
+    jupyter.serve(course_map.NOTEBOOKS, click.echo, port=port)
+
+
+@cli.command()
+@click.argument("lab", required=False)
+def clean(lab: str | None) -> None:
+    """Remove what the labs made, or one LAB, even after a crash."""
+    _as_root("clean")
+    if lab:
+        _find(lab)
+    import labkit.course.lab  # noqa: F401 - it loads every module that can undo something
+    from labkit import ledger
+
+    undone = ledger.undo(lab)
+    for entry in undone:
+        click.echo(f"removed {entry.kind} {' '.join(entry.key.values())}")
+    click.echo(f"{len(undone)} things removed" if undone else "nothing of the labs is left")
+
+
+@cli.command()
+@click.argument("lab", required=False)
+def render(lab: str | None) -> None:
+    """Execute the notebook of LAB, or all; store the outputs."""
+    _as_root("render")
+    from labkit.course.render import render as rendered
+
+    for path in _notebooks(lab):
+        click.echo(rendered(path))
+
+
+@cli.command()
+@click.argument("lab", required=False)
+def validate(lab: str | None) -> None:
+    """Execute the notebook of LAB, or all; compare the outputs."""
+    _as_root("validate")
+    from labkit.course.validate import validate as validated
+
+    results = []
+    for path in _notebooks(lab):
+        results.append(validated(path))
+        click.echo(results[-1])
+    if not all(result.passed for result in results):
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("lab")
+@click.argument("checkpoint")
+def check(lab: str, checkpoint: str) -> None:
+    """Measure a CHECKPOINT of LAB now; exit 1 if not passed."""
+    verdict = _attached(lab).check(checkpoint)
+    if not verdict.passed:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("lab")
+@click.argument("checkpoint")
+def hint(lab: str, checkpoint: str) -> None:
+    """Show the next hint for a CHECKPOINT of LAB."""
+    click.echo(_attached(lab).hint(checkpoint))
+
+
+@cli.command()
+@click.argument("lab")
+@click.argument("checkpoint")
+def solution(lab: str, checkpoint: str) -> None:
+    """Show the reference solution of a CHECKPOINT of LAB."""
+    click.echo(_attached(lab).solution(checkpoint))
+
+
+@cli.command()
+@click.argument("lab")
+def progress(lab: str) -> None:
+    """Show how far you are in LAB."""
+    click.echo(_attached(lab).progress())
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"labkit {__version__}")
+
+
+def main() -> None:
+    """Run the command; an error is one line on standard error and exit status 2, never a traceback."""
+    try:
+        cli.main(prog_name="labkit", standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except CheckFailed as error:
+        _fail(str(error), status=1)
+    except LabError as error:
+        _fail(str(error))
+    except ExceptionGroup as group:
+        _fail(f"{group.message}: {'; '.join(map(str, group.exceptions))}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `labkit labs | head`: nobody reads on
+    except OSError as error:
+        _fail(f"{error.filename or 'the kernel'}: {error.strerror}")
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", status=130)
+
+
+def _fail(message: str, status: int = 2) -> None:
+    click.echo(f"labkit: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+def _as_root(command: str) -> None:
+    if os.geteuid() != 0:
+        raise LabError(f"{command} changes the kernel's state and needs root", remedy=f"sudo labkit {command}")
+
+
+def _find(lab: str) -> CourseLab:
+    from labkit.course import course_map
+
+    return course_map.find(lab)
+
+
+def _notebooks(lab: str | None) -> list[Path]:
+    from labkit.course import course_map
+
+    chosen = [_find(lab)] if lab else list(course_map.written())
+    for one in chosen:
+        if one.notebook() is None:
+            raise LabError(f"lab {one.id} is not there yet", remedy="`labkit labs` shows which are")
+    return [path for one in chosen if (path := one.notebook())]
+
+
+def _needs(lab: str) -> tuple[str, ...]:
+    from importlib import import_module
+
+    _find(lab)
+    try:
+        module: Any = import_module(f"labkit.course.lab_{lab.replace('.', '_')}")
+    except ModuleNotFoundError as error:
+        raise LabError(f"lab {lab} is not there yet", remedy="`labkit labs` shows which are") from error
+    return tuple(module.NEEDS)
+
+
+def _attached(lab: str) -> Lab:
+    _as_root("check")
+    from labkit.course.lab import attach
+
+    return attach(_find(lab).id)
