@@ -1,1 +1,1 @@
-"""This machine: what it can do, and the services of the lab."""
+"""The machine that the labs run on: what it can do, and the services that they use."""

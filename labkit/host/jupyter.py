@@ -182,7 +182,7 @@ def _stop(pid: int) -> None:
 def _ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end the server as Ctrl-C does."""
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
