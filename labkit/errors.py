@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import os
+import shlex
 from collections.abc import Sequence
 
 
@@ -78,7 +79,8 @@ class CommandError(LabError):
     def __init__(self, argv: Sequence[str], status: int, stderr: str = "", **why: str | None) -> None:
         last = " | ".join(stderr.strip().splitlines()[-3:])
         ended = f"signal {-status}" if status < 0 else f"exit status {status}"
-        super().__init__(f"{' '.join(argv)}: {ended}" + (f": {last}" if last else ""), **why)
+        command, *more = shlex.join(argv).splitlines() or [""]
+        super().__init__(f"{command}{' ...' if more else ''}: {ended}" + (f": {last}" if last else ""), **why)
         self.argv = tuple(argv)
         self.status = status
         self.stderr = stderr
@@ -99,7 +101,7 @@ class UnsupportedError(LabError):
         self.found = found
 
 
-class CheckFailed(LabError):
+class CheckFailed(LabError):  # noqa: N818  a verdict, named as the lab says it
     """Say that the kernel's state is not what was expected.
 
     Args:

@@ -7,6 +7,7 @@ business of the module that makes it: it registers a function with `undoes`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -78,20 +79,16 @@ def undoes(kind: str, *, survives_reboot: bool = False) -> Callable[[Undo], Undo
 
 
 def intend(kind: str, **key: str) -> Entry:
-    """Write down, synced to disk, that an object is about to be made; or return its entry if that is written already.
+    """Write down, synced to disk, that an object is about to be made; or return our entry of this key if there is one.
 
     Raises:
         LabError: the ledger cannot be written; nothing may be made then.
     """
-    known = find(kind, **key)
-    if known is not None and known.owner == _owner:
-        return known
-    entry = Entry(uuid.uuid4().hex, _owner, kind, dict(key), boot=_boot_id())
-    _append({"what": "intent", **_as_record(entry)})
-    return entry
+    known = _ours(kind, key)
+    return known[-1] if known else _intend(Entry(uuid.uuid4().hex, _owner, kind, dict(key), boot=_boot_id()))
 
 
-def made(entry: Entry, **identity: Any) -> None:
+def made(entry: Entry, **identity: object) -> None:
     """Write down how the object that now exists is recognised."""
     entry.identity.update(identity)
     _append({"what": "made", "id": entry.id, "identity": entry.identity})
@@ -106,15 +103,22 @@ def gone(entry: Entry) -> None:
 def making(kind: str, **key: str) -> Iterator[Entry]:
     """Write the intent, let the block make the object, then write how it is recognised (`entry.identity`).
 
-    When the block raises, what it had made so far is undone, and the error goes on.
+    An intent that still waits for its object (a claim, or a try that died) becomes this one. An entry whose object
+    was made once stays as it is: a second object of the same name has its own.
+    When the block raises, or its outcome cannot be written, what it had made so far is undone, and the error goes on.
     """
-    entry = intend(kind, **key)
+    waiting = [entry for entry in _ours(kind, key) if not entry.identity]
+    entry = _intend(waiting[-1] if waiting else Entry(uuid.uuid4().hex, _owner, kind, dict(key), boot=_boot_id()))
     try:
         yield entry
-    except BaseException:
-        undo_one(entry)
+        made(entry)
+    except BaseException as error:
+        with trace.silent():
+            try:
+                undo_one(entry)
+            except Exception as second:  # the first error is the news; what is left stays in the ledger
+                error.add_note(f"and what was made so far could not be undone: {second}")
         raise
-    made(entry)
 
 
 def find(kind: str, **key: str) -> Entry | None:
@@ -126,20 +130,28 @@ def find(kind: str, **key: str) -> Entry | None:
 
 
 def live(of: str | None = None) -> list[Entry]:
-    """Return what is written as made, or about to be, and not as gone; of one owner, or of all."""
+    """Return what is written as made, or about to be, and not as gone; of one owner, or of all, in the order of the intents.
+
+    What an earlier boot took with it is not live.
+    """
     entries: dict[str, Entry] = {}
     for record in _records():
+        identifier = record.get("id", "")
         if record["what"] == "intent":
-            entries[record["id"]] = Entry(**{name: record[name] for name in Entry.__dataclass_fields__})
-        elif record["what"] == "made" and record["id"] in entries:
-            entries[record["id"]].identity = record["identity"]
+            entries.pop(identifier, None)  # written again: it takes its place in the order anew
+            entries[identifier] = Entry(**{name: record[name] for name in Entry.__dataclass_fields__ if name in record})
+        elif record["what"] == "made" and identifier in entries:
+            entries[identifier].identity = record["identity"]
         elif record["what"] == "gone":
-            entries.pop(record["id"], None)
-    return [entry for entry in entries.values() if of is None or entry.owner == of]
+            entries.pop(identifier, None)
+    boot = _boot_id()
+    return [entry for entry in entries.values() if of in (None, entry.owner) and (entry.boot == boot or _outlives_boot(entry.kind))]
 
 
 def undo(of: str | None = None) -> list[Entry]:
     """Remove what the ledger names, the latest first; of one lab, or of all.
+
+    What resists is tried again as long as other things can still be removed: one may have held the other.
 
     Returns:
         The entries undone.
@@ -148,19 +160,37 @@ def undo(of: str | None = None) -> list[Entry]:
         ExceptionGroup: of what could not be removed; everything else was, and what could not stays in the ledger.
     """
     done: list[Entry] = []
+    unwritten: set[str] = set()
+    waiting = list(reversed(live(of)))
     errors: list[Exception] = []
-    with trace.silent():
-        for entry in reversed(live(of)):
-            try:
-                undo_one(entry)
-                done.append(entry)
-            except Exception as error:  # one object that resists must not keep the others
-                errors.append(error)
+    while waiting:
+        resisting, errors = _undo_each(waiting, unwritten)
+        done += [entry for entry in waiting if entry not in resisting]
+        if len(resisting) == len(waiting):
+            break
+        waiting = resisting
+    _empty_unless_live(unwritten)
     if errors:
         raise ExceptionGroup("some of what the labs made could not be removed", errors)
-    if not live():
-        _truncate()
     return done
+
+
+def _undo_each(entries: list[Entry], unwritten: set[str]) -> tuple[list[Entry], list[Exception]]:
+    resisting: list[Entry] = []
+    errors: list[Exception] = []
+    for entry in entries:
+        try:
+            with trace.silent():
+                _remove(entry)
+        except Exception as error:  # one object that resists must not keep the others
+            resisting.append(entry)
+            errors.append(error)
+            continue
+        try:
+            gone(entry)
+        except LabError:  # a full disk: the object is gone all the same, and undoing it again does nothing
+            unwritten.add(entry.id)
+    return resisting, errors
 
 
 def undo_one(entry: Entry) -> None:
@@ -169,12 +199,28 @@ def undo_one(entry: Entry) -> None:
     Raises:
         LabError: no module that can remove this kind is loaded.
     """
+    _remove(entry)
+    gone(entry)
+
+
+def _remove(entry: Entry) -> None:
     if entry.kind not in _undoes:
         raise LabError(f"ledger: nothing here knows how to remove a {entry.kind}", remedy="update labkit")
-    function, survives_reboot = _undoes[entry.kind]
-    if survives_reboot or entry.boot == _boot_id():
-        function(entry)
-    gone(entry)
+    if _outlives_boot(entry.kind) or entry.boot == _boot_id():
+        _undoes[entry.kind][0](entry)
+
+
+def _outlives_boot(kind: str) -> bool:
+    return kind not in _undoes or _undoes[kind][1]  # of an unknown kind the worst is assumed: it is still there
+
+
+def _ours(kind: str, key: dict[str, str]) -> list[Entry]:
+    return [entry for entry in live(_owner) if entry.kind == kind and entry.key == key]
+
+
+def _intend(entry: Entry) -> Entry:
+    _append({"what": "intent", **_as_record(entry)})
+    return entry
 
 
 def _path() -> Path:
@@ -196,25 +242,41 @@ def _append(record: dict[str, Any]) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            line = json.dumps(record, sort_keys=True).encode() + b"\n"
-            end = os.fstat(descriptor).st_size
-            if end and os.pread(descriptor, 1, end - 1) != b"\n":
-                line = b"\n" + line  # the writer before us died in the middle of its line
-            if os.write(descriptor, line) != len(line):
-                raise OSError("the disk took only a part of the line")
-            os.fsync(descriptor)
+            _append_line(descriptor, json.dumps(record, sort_keys=True).encode() + b"\n")
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise LabError(f"ledger {path} cannot be written: {error.strerror or error}", remedy="run as root, free disk space") from error
+        raise _unusable("written", error) from error
+
+
+def _append_line(descriptor: int, line: bytes) -> None:
+    end = os.fstat(descriptor).st_size
+    if end and os.pread(descriptor, 1, end - 1) != b"\n":
+        line = b"\n" + line  # the writer before us died in the middle of its line
+    if os.write(descriptor, line) != len(line):
+        os.ftruncate(descriptor, end)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(descriptor)
+    if not end:
+        _sync_directory()  # a new file: its name must be on the disk too
+
+
+def _sync_directory() -> None:
+    descriptor = os.open(state(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _records() -> list[dict[str, Any]]:
     records = []
     try:
-        lines = _path().read_bytes().splitlines()
+        lines = _path().read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise _unusable("read", error) from error
     for line in lines:
         try:
             record = json.loads(line)
@@ -225,8 +287,18 @@ def _records() -> list[dict[str, Any]]:
     return records
 
 
-def _truncate() -> None:
-    with _path().open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not live():
-            file.truncate(0)
+def _empty_unless_live(removed: set[str]) -> None:
+    try:
+        with _path().open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if all(entry.id in removed for entry in live()):
+                file.truncate(0)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable("written", error) from error
+
+
+def _unusable(what: str, error: OSError) -> LabError:
+    remedies = {errno.EACCES: "run as root", errno.EPERM: "run as root", errno.ENOSPC: "free disk space", errno.EDQUOT: "free disk space"}
+    return LabError(f"ledger {_path()} cannot be {what}: {error.strerror or error}", remedy=remedies.get(error.errno or 0))

@@ -35,11 +35,12 @@ class Trace:
 
 
 _collectors: list[Trace] = []
+_silences: list[object] = []
 
 
 def record(shell: str, *, writes: Sequence[tuple[str, str]] = (), calls: Sequence[str] = ()) -> None:
     """Note one operation in every trace that is being collected; without a collector it costs nothing."""
-    if _collectors:
+    if _collectors and not _silences:
         operation = Operation(shell, tuple(writes), tuple(calls))
         for trace in _collectors:
             trace.operations.append(operation)
@@ -70,9 +71,8 @@ def stop(trace: Trace) -> None:
 @contextmanager
 def silent() -> Iterator[None]:
     """Keep what happens inside out of every trace: the lab's own housekeeping, which no student would type."""
-    held = _collectors[:]
-    _collectors.clear()
+    _silences.append(object())
     try:
         yield
     finally:
-        _collectors[:] = held + _collectors
+        _silences.pop()
