@@ -31,7 +31,7 @@ while read -r package status; do
 done < <(dpkg-query --show --showformat '${Package} ${db:Status-Status}\n')
 
 known() {
-    apt-cache show --no-all-versions "$1" > /dev/null 2>&1
+    [ -n "$(apt-cache show --no-all-versions "$1" 2> /dev/null)" ] # its status is 0 for a name that is only mentioned, too
 }
 
 missing() {

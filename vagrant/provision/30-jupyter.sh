@@ -7,7 +7,7 @@ venv=$checkout/.venv
 stamp=$venv/trusted
 settings=$venv/share/jupyter/lab/settings
 
-mapfile -d '' notebooks < <(cd "$checkout" && find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -print0 | sort -z)
+mapfile -d '' notebooks < <(cd "$checkout" && mkdir -p notebooks && find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -print0 | sort -z)
 
 key() {
     { cat "${BASH_SOURCE[0]}"; cd "$checkout" && cat "${notebooks[@]}" /dev/null; } | sha256sum
