@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Literal
 
+from labkit.course.progress import Progress
 from labkit.errors import LabError
 
 if TYPE_CHECKING:
@@ -72,11 +73,12 @@ class Checkpoints:
 
     Args:
         checkpoints: those of the lab's module, in the order of the lab.
+        record: the lab's progress; it keeps the edges, so that a terminal beside the notebook knows them too.
     """
 
-    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
+    def __init__(self, checkpoints: Sequence[Checkpoint], record: Progress) -> None:
         self.all = tuple(checkpoints)
-        self._seen: dict[str, Verdict] = {}
+        self.record = record
 
     def find(self, checkpoint_id: str) -> Checkpoint:
         """Return the checkpoint with this id.
@@ -96,11 +98,14 @@ class Checkpoints:
         A measurement that fails is a verdict too: not passed, with the error as what was measured.
         """
         checkpoint = self.find(checkpoint_id)
-        if checkpoint_id in self._seen:
-            return self._seen[checkpoint_id]
+        if checkpoint.kind == "level":
+            return _measured(checkpoint, lab)
+        seen = self._seen(checkpoint_id)
+        if seen is not None:
+            return seen
         verdict = _measured(checkpoint, lab)
-        if verdict.passed and checkpoint.kind == "edge":
-            self._seen[checkpoint_id] = verdict
+        if verdict.passed:
+            self.record.note("seen", checkpoint=checkpoint_id, measured=verdict.measured)
         return verdict
 
     def look(self, lab: Lab) -> None:
@@ -109,9 +114,14 @@ class Checkpoints:
             if checkpoint.kind == "edge":
                 self.verdict(checkpoint.id, lab)
 
-    def forget(self) -> None:
-        """Begin anew: no edge was seen."""
-        self._seen.clear()
+    def _seen(self, checkpoint_id: str) -> Verdict | None:
+        seen = None
+        for event in self.record.events():
+            if event["event"] == "opened":
+                seen = None
+            elif event["event"] == "seen" and event["checkpoint"] == checkpoint_id:
+                seen = Verdict(passed=True, measured=event["measured"])
+        return seen
 
 
 def _measured(checkpoint: Checkpoint, lab: Lab) -> Verdict:

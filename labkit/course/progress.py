@@ -56,7 +56,7 @@ class Progress:
         """Append one event with the time at which it happened.
 
         Args:
-            event: "opened", "predicted", "observed", "checked", "hint" or "solution".
+            event: "opened", "predicted", "observed", "checked", "seen" (an edge), "hint" or "solution".
             details: what belongs to it; values that JSON has not are written by their `repr`.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)

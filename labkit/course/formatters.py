@@ -1,0 +1,72 @@
+"""How the kernel's objects look as the last expression of a cell: the kernel's room itself knows nothing of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from labkit import show
+from labkit.kernel import cgroups, network
+from labkit.kernel.cgroups import Cgroup
+from labkit.kernel.network import NetworkNamespace, Ping
+from labkit.kernel.overlay import Overlay
+from labkit.kernel.processes import Process
+from labkit.kernel.union import Union
+from labkit.show import View
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+
+def draw_cgroup(group: Cgroup) -> View:
+    """Draw a cgroup with what is below it."""
+    own = {str(directory) for directory in group.directories}
+    states = [one for one in cgroups.states() if any(one.directory == d or one.directory.startswith(d + "/") for d in own)]
+    return show.cgroup_tree(states)
+
+
+def draw_process(process: Process) -> View:
+    """Tabulate a process: name, whether it runs, and where it differs from us."""
+    state = process.state()
+    if not process.alive:
+        return show.table(("process", "state"), [(process.name, f"ended, status {process.status}")])
+    return show.process_table([state])
+
+
+def draw_network_namespace(netns: NetworkNamespace) -> View:
+    """Draw one network namespace with its links."""
+    return show.network_picture([state for state in network.states() if state.name == netns.name])
+
+
+def draw_union(union: Overlay | Union) -> View:
+    """Draw a union mount as the stack of its branches."""
+    return show.union_stack(union.state())
+
+
+def draw_ping(ping: Ping) -> View:
+    """Tabulate what was sent and what came back; the time it took is left to `ping.text`."""
+    return show.table(("echo requests sent", "answers received"), [(str(ping.sent), str(ping.received))])
+
+
+DRAWINGS: dict[type, Callable[[Any], View]] = {
+    Cgroup: draw_cgroup,
+    Process: draw_process,
+    NetworkNamespace: draw_network_namespace,
+    Overlay: draw_union,
+    Union: draw_union,
+    Ping: draw_ping,
+}
+
+
+def register(shell: InteractiveShell) -> None:
+    """Let IPython draw the kernel's objects; a second time changes nothing."""
+    formatter = shell.display_formatter.mimebundle_formatter
+    for kind, draw in DRAWINGS.items():
+        formatter.for_type(kind, _bundle(draw))
+
+
+def _bundle(draw: Callable[[Any], View]) -> Callable[..., dict[str, str]]:
+    def bundle(thing: object, **_: object) -> dict[str, str]:
+        return dict(draw(thing)._repr_mimebundle_())
+
+    return bundle

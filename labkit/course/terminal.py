@@ -1,0 +1,140 @@
+"""An interactive session on a real pseudo-terminal, driven from a cell as by the hands of a person."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pexpect
+import pexpect.fdpexpect
+
+from labkit import trace
+from labkit.course.presenting import say
+from labkit.errors import LabError
+from labkit.kernel import processes
+
+if TYPE_CHECKING:
+    from labkit.course.workplace import Workplace
+    from labkit.kernel.processes import Process
+
+SHELLS = ("bash", "sh", "dash", "ash", "busybox")
+PROMPT = "lab# "
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>()][A-Z0-9]?)")
+
+
+class Terminal:
+    """One session. Leaving its `with` block ends it, unless it was detached.
+
+    Args:
+        process: what runs in it, on a pseudo-terminal.
+        master: descriptor of our side of the pseudo-terminal.
+        prompt: regular expression of what it prints when it waits for a line; "" where it has none.
+    """
+
+    def __init__(self, process: Process, master: int, prompt: str) -> None:
+        self.process = process
+        self.prompt = prompt
+        self.detached = False
+        self._child = pexpect.fdpexpect.fdspawn(master, encoding="utf-8", codec_errors="replace", timeout=10)
+
+    @classmethod
+    def open(cls, place: Workplace, command: str, name: str, *, prompt: str | None = None, **options: Any) -> Terminal:  # noqa: ANN401
+        """Start `command` on a new pseudo-terminal and wait until it asks for a line."""
+        argv = shlex.split(command)
+        environment = {**place.environment(), "PS1": PROMPT, "HISTFILE": ""}
+        if os.path.basename(argv[0]) == "bash" and len(argv) == 1:
+            argv = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
+        line = f"exec {{{name}_in}}> >(exec {shlex.join(argv)} > $LAB/{name}.log 2>&1); {name}=$!"
+        options = {"cwd": place.directory, "env": environment, **options}
+        process = processes.start(argv, name=name, tty=True, shell_line=line, **options)
+        terminal = cls(process, process.master, re.escape(PROMPT) if prompt is None else prompt)
+        if prompt is None and os.path.basename(argv[0]) != "bash":
+            terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
+        if terminal.prompt:
+            terminal.expect(terminal.prompt)
+        return terminal
+
+    @property
+    def alive(self) -> bool:
+        """Whether what runs in it still does."""
+        return bool(self.process.alive)
+
+    def send(self, line: str) -> None:
+        """Type a line and press Enter."""
+        self._must_be_alive()
+        self._child.send(line + "\n")
+
+    def press(self, keys: str) -> None:
+        """Press keys without Enter; "^C" stands for Ctrl-C."""
+        self._must_be_alive()
+        self._child.send(re.sub(r"\^([@-_])", lambda match: chr(ord(match.group(1)) - 64), keys))
+
+    def expect(self, pattern: str, timeout: float = 10) -> str:
+        """Wait until the session prints something that matches, and return what it printed before that.
+
+        Args:
+            pattern: regular expression.
+            timeout: seconds.
+
+        Raises:
+            LabError: it did not come in time, or the session ended before.
+        """
+        try:
+            self._child.expect(pattern, timeout=timeout)
+        except pexpect.TIMEOUT:
+            seen = clean(self._child.before or "")[-200:]
+            raise LabError(f"{self.process.name} did not print {pattern!r} in {timeout:g} s", cause=f"it printed {seen!r}") from None
+        except (pexpect.EOF, OSError):
+            raise LabError(f"{self.process.name} ended before it printed {pattern!r}") from None
+        return clean(str(self._child.before or ""))
+
+    def run(self, line: str, timeout: float = 30) -> str:
+        """Type a line, wait for the next prompt, and show and return what came.
+
+        Args:
+            line: what to type.
+            timeout: seconds to wait for the prompt.
+        """
+        trace.record(f"echo {shlex.quote(line)} >&${self.process.name}_in")
+        self.send(line)
+        printed = self.expect(self.prompt, timeout).split("\n")
+        if printed and printed[0].strip() == line.strip():
+            del printed[0]  # the terminal's echo of what was typed
+        output = "\n".join(printed).rstrip("\n")
+        say(f"{PROMPT}{line}\n" + (output + "\n" if output else ""))
+        return output
+
+    def detach(self, keys: str = "") -> None:
+        """Leave the session without ending what runs in it.
+
+        Args:
+            keys: those by which the program itself lets go, such as "^P^Q" for docker; it ends then, its container does not.
+                Without keys we only look away: the same name opens the session again.
+        """
+        self.detached = True
+        if keys:
+            self.press(keys)
+            self.process.wait(timeout=10)
+
+    def close(self) -> None:
+        """End the session and what runs in it."""
+        self.process.kill()
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if not self.detached or error is not None:
+            self.close()
+
+    def _must_be_alive(self) -> None:
+        if not self.alive:
+            raise LabError(f"the session {self.process.name} has ended", cause=f"exit status {self.process.status}")
+
+
+def clean(text: str) -> str:
+    """Return what a terminal was sent, without escape sequences and carriage returns."""
+    return _ESCAPES.sub("", text).replace("\r\n", "\n").replace("\r", "")

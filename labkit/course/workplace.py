@@ -1,0 +1,96 @@
+"""Where a lab works: its directory, its part of the cgroup hierarchies, and the variables of its shell cells."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labkit import ledger, trace
+from labkit.errors import LabError, UnsupportedError
+from labkit.kernel import cgroups, mounts, syscalls, trees
+
+if TYPE_CHECKING:
+    from labkit.course.terminal import Terminal
+    from labkit.kernel.processes import Process
+
+VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu"}
+"""Variable of a shell cell to the controller whose directory of this lab it names; "" is the v2 hierarchy."""
+
+
+class Workplace:
+    """The place of one lab on this machine.
+
+    Args:
+        lab_id: the lab, such as "2.1".
+    """
+
+    def __init__(self, lab_id: str) -> None:
+        self.id = lab_id
+        self.directory = ledger.state() / "labs" / lab_id
+        self.started: dict[str, Process] = {}
+        self.terminals: dict[str, Terminal] = {}
+        self._wanted: dict[str, str] = {}
+        self.homes: dict[str, Path] = {}
+        self.is_open = False
+
+    def set_up(self) -> None:
+        """Make the lab's directory and cgroups: housekeeping, kept out of the trace."""
+        ledger.own(self.id)
+        with trace.silent():
+            trees.make_tree(self.directory)
+            ledger.intend("mounts below", directory=str(self.directory))
+            for variable, controller in VARIABLES.items():
+                try:
+                    self.homes[variable] = cgroups.home(controller)
+                except UnsupportedError:
+                    continue  # the variable stays unset, and a line that uses it says so
+        self.is_open = True
+
+    def attach(self) -> None:
+        """Take the place as another process has set it up."""
+        ledger.own(self.id)
+        self.is_open = self.directory.is_dir()
+
+    def take_down(self) -> None:
+        """End and remove everything that the ledger holds for this lab."""
+        self.started.clear()
+        self.terminals.clear()
+        self._wanted.clear()
+        self.is_open = False
+        ledger.undo(self.id)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a shell cell: $LAB, the lab's cgroup directories, and a pid for each named process."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "JPY_", "PYDEVD"))}
+        places = {"LAB": str(self.directory), **{name: str(path) for name, path in self.homes.items()}}
+        pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
+        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **places, **pids}
+
+    def must_be_open(self) -> None:
+        """Refuse when the lab was closed.
+
+        Raises:
+            LabError: it is closed.
+        """
+        if not self.is_open:
+            raise LabError(f"lab {self.id} is closed", remedy=f'open it again: lab = open_lab("{self.id}")')
+
+    def short(self, text: str) -> str:
+        """Return text with the lab's directory written as the shell cells write it, `$LAB`."""
+        return text.replace(str(self.directory), "$LAB")
+
+
+def variable(name: str) -> str:
+    """Return the shell variable for a process of this name: what a variable cannot hold becomes `_`."""
+    return re.sub(r"\W", "_", name)
+
+
+@ledger.undoes("mounts below")
+def _unmount_below(entry: ledger.Entry) -> None:
+    """Unmount what was mounted in the lab's own directory, also by lines that a student typed; the latest first."""
+    directory = entry.key["directory"]
+    for mount in reversed(mounts.mountinfo()):
+        if mount.mountpoint == directory or mount.mountpoint.startswith(directory + "/"):
+            syscalls.umount2(mount.mountpoint, syscalls.MNT_DETACH)
