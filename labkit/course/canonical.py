@@ -18,6 +18,8 @@ _CONTROLLERS = "(?:unified|freezer|memory|pids|cpu,cpuacct|cpuacct,cpu|cpu|cpuse
 TABLE: tuple[tuple[str, str], ...] = (
     # pictures: the text form beside them says the same and is compared
     (r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "IMAGE"),
+    # widths follow from the lengths of numbers that are chance
+    (r"[ \t]+", " "),
     # link-layer addresses before times: both are pairs joined by colons
     (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
     (r"\bfe80::[0-9a-f:]+", "fe80::ADDRESS"),
@@ -37,7 +39,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b40265\d{5}\b", "INODE"),
     (r"/proc/(?!1\b)\d+\b", "/proc/PID"),
     (r"(?i)\b(pid|pids|process|ppid)(:? |=|: ?|</t[hd]>\s*<t[hd][^>]*>)(?!1\b)\d+\b", r"\1\2PID"),
-    (r"(?m)^(\s*)\d+(\s+(?:pts/\d+|\?)\s)", r"\1PID\2"),
+    (r"(?m)^ ?\d+ (?:pts/\d+|\?) ", "PID TTY "),
     (r"(?m)^\[\d+\]( |\s*[-+]\s*)\d+$", "[JOB] PID"),
     (r"(line \d+: +)\d+( (?:Killed|Terminated|Hangup|Aborted|Segmentation))", r"\1PID\2"),
     (r"(@if)\d+\b", r"\1N"),
@@ -49,8 +51,6 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}/lab-", "/sys/fs/cgroup/lab-"),
     (r"/tmp/(?!\s)[\w./+-]+", "/tmp/PATH"),  # noqa: S108 - a pattern, no file
-    # widths follow from the lengths of the numbers above
-    (r"[ \t]+", " "),
     (r"(?m) $", ""),
     (r"[-─━═]{3,}", "---"),
     # how many equal lines came in a stretch of time is chance

@@ -56,7 +56,7 @@ class Lab(Views):
     def predict(self, question: str, answer: object = ...) -> None:
         """Say what will happen before you look; `...` stands for no answer yet."""
         prediction = self.predictions.predict(question, answer)
-        said = f"your prediction: {answer}" if prediction.answered else "no prediction yet: put yours in place of ... and run the cell again"
+        said = f"predicted: {answer}" if prediction.answered else "no prediction yet: write yours in place of ... and run the cell again"
         present(show.notice("prediction", question, [said]))
 
     def observe(self, measured: object) -> None:

@@ -47,7 +47,7 @@ class Mechanisms(Workplace):
         new: Iterable[str] = (),
         enter: Mapping[str, object] | None = None,
         cgroup: Cgroup | Sequence[Cgroup] = (),
-        **options: Any,  # noqa: ANN401 - passed on to kernel.processes.start, which declares them
+        **options: Any,
     ) -> Process:
         """Start a process in the background, its output in `$LAB/NAME.log`; a shell line names it `$NAME`.
 
@@ -183,7 +183,7 @@ class Mechanisms(Workplace):
         """Return a path in the lab's directory; an absolute one stays as it is."""
         return self.directory / str(name)
 
-    def terminal(self, command: str = "bash", name: str = "terminal", **options: Any) -> Terminal:  # noqa: ANN401 - as in spawn
+    def terminal(self, command: str = "bash", name: str = "terminal", **options: Any) -> Terminal:
         """Open an interactive session on a real pseudo-terminal, or return to the one of this name that was detached.
 
         Args:

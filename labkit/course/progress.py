@@ -61,8 +61,10 @@ class Progress:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"time": time.time(), "event": event, **details}, default=repr)
-        with self.path.open("a") as file:
-            file.write(line + "\n")
+        with self.path.open("a+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            torn = bool(end) and os.pread(file.fileno(), 1, end - 1) != b"\n"  # the writer before us died in its line
+            file.write(b"\n" * torn + line.encode() + b"\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the events in their order; a line cut short by a crash is left out."""

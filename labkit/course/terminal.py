@@ -41,7 +41,7 @@ class Terminal:
         self._child = pexpect.fdpexpect.fdspawn(master, encoding="utf-8", codec_errors="replace", timeout=10)
 
     @classmethod
-    def open(cls, place: Workplace, command: str, name: str, *, prompt: str | None = None, **options: Any) -> Terminal:  # noqa: ANN401
+    def open(cls, place: Workplace, command: str, name: str, *, prompt: str | None = None, **options: Any) -> Terminal:
         """Start `command` on a new pseudo-terminal and wait until it asks for a line."""
         argv = shlex.split(command)
         environment = {**place.environment(), "PS1": PROMPT, "HISTFILE": ""}

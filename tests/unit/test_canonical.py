@@ -1,0 +1,83 @@
+"""What is chance in an output compares as equal, and nothing else does."""
+
+import re
+from pathlib import Path
+
+import pytest
+from nbval.plugin import get_sanitize_patterns
+
+from labkit.course.canonical import TABLE, canonical, canonical_outputs, sanitize_file
+
+SAME = [
+    ("Mon Nov 23 19:24:42 UTC 2026", "Tue Dec  1 01:02:03 UTC 2026"),
+    ("Mon 23 Nov 2026 07:24:42 PM UTC", "Sun 22 Nov 2026 11:24:42 AM UTC"),
+    ("-rw-r--r-- 1 root root 0 Nov 23 19:24 f1", "-rw-r--r-- 1 root root 0 Nov  3 09:24 f1"),
+    ("net:[4026532176]", "net:[4026532999]"),
+    ("lrwxrwxrwx 1 root root 0 Nov 23 19:24 mnt -> 'mnt:[4026531841]'", "lrwxrwxrwx 1 root root 0 Nov 24 19:25 mnt -> 'mnt:[4026532841]'"),
+    ("link/ether 6a:b0:11:22:33:44 brd ff:ff:ff:ff:ff:ff link-netnsid 0", "link/ether 00:00:11:22:33:45 brd ff:ff:ff:ff:ff:ff link-netnsid 3"),
+    ("7: veth1@if6: <BROADCAST,MULTICAST>", "12: veth1@if11: <BROADCAST,MULTICAST>"),
+    ("64 bytes from 192.168.1.2: icmp_seq=1 ttl=64 time=0.051 ms", "64 bytes from 192.168.1.2: icmp_seq=1 ttl=64 time=1.2 ms"),
+    ("1 packets transmitted, 1 received, 0% packet loss, time 0ms", "1 packets transmitted, 1 received, 0% packet loss, time 12ms"),
+    ("rtt min/avg/max/mdev = 0.051/0.051/0.051/0.000 ms", "rtt min/avg/max/mdev = 0.1/0.2/0.3/0.4 ms"),
+    ("inet6 fe80::68b0:11ff:fe22:3344/64", "inet6 fe80::1/64"),
+    ("bash: line 3: 12345 Killed    ./hog", "bash: line 3: 999 Killed ./hog"),
+    ("  812 pts/0    00:00:00 bash", " 99812 ?  00:00:01 bash"),
+    ("/proc/4242/ns", "/proc/17/ns"),
+    ("pid 4242 was frozen", "pid 7 was frozen"),
+    ("/var/lib/labkit/labs/2.1/dir1", "/tmp/pytest-of-root/state0/labs/2.1/dir1"),
+    ("/sys/fs/cgroup/freezer/lab-2.1/mycgroup", "/sys/fs/cgroup/lab-2.1/mycgroup"),
+    ('<img alt="x" src="data:image/svg+xml;base64,AAAA=="/>', '<img alt="x" src="data:image/svg+xml;base64,BBBBBB"/>'),
+    ("Mon Nov 23 19:24:42 UTC 2026\nMon Nov 23 19:24:43 UTC 2026\n", "Mon Nov 23 19:24:45 UTC 2026\n"),
+    ("pid    5  a\n--------", "pid  12345  a\n------------"),
+]
+DIFFERENT = [
+    ("FROZEN", "THAWED"),
+    ("oom_kill 0", "oom_kill 1"),
+    ("1 received", "0 received"),
+    ("/proc/1/cgroup", "/proc/2/cgroup"),
+    ("lab-2.1/mycgroup", "lab-2.1/other"),
+    ("192.168.1.1", "192.168.1.2"),
+    ("memory.max 64M", "memory.max 65M"),
+    ("f1\nf2", "f1\nf3"),
+    ("a\na", "a"),
+    ("exit status 1", "exit status 2"),
+    ("pids.max 20", "pids.max 21"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_chance_compares_as_equal(one, other):
+    assert canonical(one) == canonical(other)
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_meaning_does_not(one, other):
+    assert canonical(one) != canonical(other)
+
+
+@pytest.mark.parametrize("text", [text for pair in SAME + DIFFERENT for text in pair])
+def test_a_canonical_text_stays_as_it_is(text):
+    assert canonical(canonical(text)) == canonical(text)
+
+
+def test_nbval_reads_the_same_table_from_the_sanitize_file(tmp_path: Path):
+    patterns = get_sanitize_patterns(sanitize_file(tmp_path / "sanitize.cfg").read_text())
+    assert patterns == list(TABLE)
+    for one, _ in SAME:
+        text = one
+        for pattern, replacement in patterns:
+            text = re.sub(pattern, replacement, text)
+        assert text == canonical(one)
+
+
+def test_where_a_stream_is_cut_is_chance():
+    whole = [{"output_type": "stream", "name": "stdout", "text": "a\nb\n"}]
+    pieces = [{"output_type": "stream", "name": "stdout", "text": ["a\n"]}, {"output_type": "stream", "name": "stdout", "text": "b\n"}]
+    assert canonical_outputs(whole) == canonical_outputs(pieces)
+
+
+def test_every_mime_type_of_an_output_is_compared():
+    def output(html: str) -> dict:
+        return {"output_type": "display_data", "data": {"text/plain": "x", "text/html": html}, "metadata": {}}
+
+    assert canonical_outputs([output("<b>1</b>")]) != canonical_outputs([output("<b>2</b>")])
