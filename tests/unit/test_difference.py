@@ -1,0 +1,339 @@
+"""What is shown of two snapshots, and what each rule of noise leaves out: on hand-made records."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from labkit.kernel import noise
+from labkit.kernel.difference import diff
+from labkit.kernel.state import (
+    CgroupState,
+    Change,
+    LinkState,
+    MountState,
+    NamespaceState,
+    NetworkState,
+    ProcessState,
+    RouteState,
+    Snapshot,
+)
+
+HOST = {"uts": 1, "net": 2, "pid": 3}
+INIT = ProcessState(1, 0, "init", start=1, state="S", namespaces=HOST, cgroups={"": "/"})
+SHELL = ProcessState(50, 1, "bash", start=500, state="S", namespaces=HOST, cgroups={"": "/user.slice", "freezer": "/"})
+CLOCK = ProcessState(
+    70, 50, "bash", start=700, state="S", namespaces=HOST, cgroups={"": "/lab-2.1/processes/clock", "freezer": "/"}, name="clock"
+)
+LO = LinkState("lo", 1, "loopback", mac="00:00:00:00:00:00")
+VETH1 = LinkState("veth1", 5, "veth", mac="aa:00:00:00:00:01", mtu=1500, peer=("host", "veth2"))
+VETH2 = LinkState("veth2", 6, "veth", mac="aa:00:00:00:00:02", mtu=1500, peer=("host", "veth1"))
+TMPFS = MountState(40, 1, "0:40", "/", "/mnt", ("rw",), (), "tmpfs", "tmpfs", ("rw",))
+
+
+def processes(*more):
+    return Snapshot(processes=(INIT, SHELL, *more))
+
+
+def cgroups(*some):
+    return Snapshot(cgroups=tuple(CgroupState(h, p, f"/sys/fs/cgroup{p}", values) for h, p, values in some))
+
+
+def network(*links, routes=(), rules=(), name="host", others=()):
+    return Snapshot(networks=(NetworkState(name, 2, tuple(links), tuple(routes), tuple(rules)), *others))
+
+
+def the_one(difference):
+    (change,) = (*difference.appeared, *difference.went, *difference.changed)
+    return change
+
+
+def test_two_equal_snapshots_have_no_difference():
+    assert not diff(processes(CLOCK), processes(CLOCK))
+
+
+# processes
+
+
+def test_a_process_of_the_lab_that_started_is_shown_by_its_name():
+    difference = diff(processes(), processes(CLOCK))
+    assert difference.appeared == (Change("process", "clock", "", None, "pid 70"),)
+    assert not difference.went + difference.changed
+
+
+def test_a_process_of_the_lab_that_ended_is_shown():
+    assert diff(processes(CLOCK), processes()).went == (Change("process", "clock", "", "pid 70", None),)
+
+
+def test_a_zombie_has_ended():
+    assert diff(processes(CLOCK), processes(replace(CLOCK, state="Z"))).went == (Change("process", "clock", "", "pid 70", None),)
+
+
+@pytest.mark.parametrize("path", ["/", "/user.slice", "/labour", "/mylab-2", "/system.slice/lab.service"])
+def test_a_process_that_is_in_no_cgroup_of_a_lab_is_noise(path):
+    assert not diff(processes(), processes(replace(SHELL, pid=51, cgroups={"": path, "pids": "/"})))
+
+
+@pytest.mark.parametrize("path", ["/lab", "/lab-2.1", "/lab-2.1/mycgroup", "/docker/12ab/lab-2.1/x"])
+def test_a_process_typed_into_a_cgroup_of_a_lab_is_the_labs(path):
+    difference = diff(processes(), processes(replace(SHELL, pid=51, cgroups={"": "/", "freezer": path})))
+    assert difference.appeared == (Change("process", "bash", "", None, f"pid 51, cgroup freezer:{path}"),)
+
+
+def test_the_launcher_is_noise_even_where_it_is_in_a_cgroup_of_the_lab():
+    argv = ("/usr/bin/python3", "-I", "-S", "-E", "/opt/lab/labkit/kernel/launcher.py")
+    assert not diff(processes(), processes(replace(SHELL, pid=51, argv=argv, cgroups={"": "/lab-2.1"})))
+
+
+def test_what_a_process_starts_in_its_own_image_is_noise():
+    child = replace(CLOCK, pid=71, ppid=70, start=710, comm="sleep")
+    assert not diff(processes(CLOCK), processes(CLOCK, child))
+
+
+def test_a_child_in_other_namespaces_than_its_parent_is_shown():
+    child = replace(CLOCK, pid=71, ppid=70, start=710, comm="sleep", name="", namespaces={**HOST, "uts": 9})
+    assert the_one(diff(processes(CLOCK), processes(CLOCK, child))) == Change("process", "sleep", "", None, "pid 71, namespaces uts")
+
+
+def test_a_process_that_existed_and_joins_a_cgroup_of_the_lab_is_a_change_not_a_start():
+    joined = replace(SHELL, cgroups={**SHELL.cgroups, "freezer": "/lab-2.1/mycgroup"})
+    difference = diff(Snapshot(processes=(INIT, SHELL)), Snapshot(processes=(INIT, joined)))
+    assert difference.changed == (Change("process", "bash", "cgroup freezer", "/", "/lab-2.1/mycgroup"),)
+    assert not difference.appeared + difference.went
+
+
+def test_a_child_left_behind_by_its_parent_did_not_start():
+    child = replace(CLOCK, pid=71, ppid=70, start=710, comm="sleep", name="")
+    difference = diff(processes(CLOCK, child), processes(replace(child, ppid=1)))
+    assert difference.went == (Change("process", "clock", "", "pid 70", None),)
+    assert not difference.appeared
+
+
+def test_a_process_of_the_same_name_started_anew_is_seen_by_its_pid():
+    difference = diff(processes(CLOCK), processes(replace(CLOCK, pid=80, start=800)))
+    assert (difference.went, difference.appeared) == (
+        (Change("process", "clock", "", "pid 70", None),),
+        (Change("process", "clock", "", None, "pid 80"),),
+    )
+
+
+def test_two_processes_without_a_name_are_told_apart():
+    typed = [replace(SHELL, pid=pid, start=pid, cgroups={"": "/lab-2.1/x"}) for pid in (51, 52)]
+    assert [change.name for change in diff(processes(), processes(*typed)).appeared] == ["bash", "bash (2)"]
+
+
+def test_running_sleeping_and_waiting_are_noise_but_stopped_is_not():
+    assert not diff(processes(CLOCK), processes(replace(CLOCK, state="R")))
+    assert not diff(processes(CLOCK), processes(replace(CLOCK, state="D")))
+    stopped = diff(processes(CLOCK), processes(replace(CLOCK, state="T")))
+    assert stopped.changed == (Change("process", "clock", "state", "running", "stopped"),)
+
+
+# namespaces
+
+
+def test_a_namespace_that_a_process_of_the_lab_has_is_shown_by_that_process():
+    inside = replace(CLOCK, namespaces={**HOST, "uts": 9})
+    after = replace(processes(inside), namespaces=(NamespaceState("uts", 9, (70,)),))
+    assert [(change.kind, change.name, change.after) for change in diff(processes(), after).appeared] == [
+        ("namespace", "uts of clock", "uts:[9]"),
+        ("process", "clock", "pid 70, namespaces uts"),
+    ]
+
+
+def test_a_namespace_of_an_unrelated_process_is_noise():
+    assert not diff(processes(), replace(processes(), namespaces=(NamespaceState("uts", 9, (50,)),)))
+
+
+def test_a_namespace_that_a_file_keeps_is_shown_by_that_file():
+    assert the_one(diff(Snapshot(), Snapshot(namespaces=(NamespaceState("uts", 9, path="/run/uts"),)))) == Change(
+        "namespace", "uts at /run/uts", "", None, "uts:[9]"
+    )
+
+
+def test_a_named_network_namespace_is_shown_once_with_its_loopback_and_its_mount_left_out():
+    after = Snapshot(
+        namespaces=(NamespaceState("net", 9, path="/run/netns/namespace1"),),
+        mounts=(replace(TMPFS, mountpoint="/run/netns/namespace1", fstype="nsfs", source="nsfs"), replace(TMPFS, mountpoint="/run/netns")),
+        networks=(NetworkState("namespace1", 9, (LO, replace(LO, ifname="sit0", kind="sit"))),),
+    )
+    assert the_one(diff(Snapshot(), after)) == Change("netns", "namespace1", "", None, "")
+    assert the_one(diff(after, Snapshot())) == Change("netns", "namespace1", "", "", None)
+
+
+def test_a_network_namespace_made_anew_under_its_name_is_seen():
+    old = Snapshot(networks=(NetworkState("namespace1", 9, (LO,)),))
+    new = Snapshot(networks=(NetworkState("namespace1", 10, (LO,)),))
+    assert the_one(diff(old, new)) == Change("netns", "namespace1", "inode", "9", "10")
+
+
+def test_a_network_namespace_without_a_name_is_shown_by_the_process_of_the_lab_in_it_and_else_is_noise():
+    networks = (NetworkState("net:[9]", 9, (LO, VETH1)), NetworkState("net:[8]", 8, (LO, VETH2)))
+    namespaces = (NamespaceState("net", 9, (70,)), NamespaceState("net", 8, (50,)))
+    without = replace(processes(CLOCK), namespaces=namespaces, networks=(replace(networks[0], links=(LO,)),))
+    assert the_one(diff(without, replace(without, networks=networks))) == Change(
+        "link", "veth1 in net of clock", "", None, "veth, peer veth2, down"
+    )
+
+
+# cgroups
+
+
+def test_a_cgroup_that_was_made_is_shown_with_what_was_set_in_it():
+    after = cgroups(("freezer", "/lab-2.1/mycgroup", {"freezer.state": "THAWED"}), ("", "/lab-2.1/demo", {"memory.max": "67108864"}))
+    assert diff(Snapshot(), after).appeared == (
+        Change("cgroup", "cgroup2:/lab-2.1/demo", "", None, "memory.max=67108864"),
+        Change("cgroup", "freezer:/lab-2.1/mycgroup", "", None, ""),
+    )
+
+
+def test_a_value_of_a_cgroup_that_changed_is_shown():
+    old, new = (cgroups(("freezer", "/lab-2.1/mycgroup", {"freezer.state": state})) for state in ("THAWED", "FROZEN"))
+    assert the_one(diff(old, new)) == Change("cgroup", "freezer:/lab-2.1/mycgroup", "freezer.state", "THAWED", "FROZEN")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["memory.current", "cpu.stat", "memory.events", "pids.peak", "cgroup.procs", "tasks", "cpu.pressure", "cgroup.controllers",
+     "freezer.parent_freezing", "memory.usage_in_bytes", "cpuset.cpus.effective", "cpuset.effective_mems", "cpu.weight.nice"],
+)  # fmt: skip
+def test_a_file_that_counts_or_follows_from_another_is_noise(file):
+    assert not diff(cgroups(("", "/lab-2.1/x", {file: "1"})), cgroups(("", "/lab-2.1/x", {file: "2"})))
+
+
+def test_files_that_come_with_a_controller_are_noise_and_the_enabling_is_not():
+    old = cgroups(("", "/lab-2.1", {"cgroup.subtree_control": ""}), ("", "/lab-2.1/x", {}))
+    new = cgroups(("", "/lab-2.1", {"cgroup.subtree_control": "memory"}), ("", "/lab-2.1/x", {"memory.max": "max"}))
+    assert the_one(diff(old, new)) == Change("cgroup", "cgroup2:/lab-2.1", "cgroup.subtree_control", "", "memory")
+
+
+@pytest.mark.parametrize("path", ["/lab-2.1", "/lab", "/lab-2.1/processes", "/lab-2.1/processes/clock", "/system.slice/cron.service",
+                                  "/user.slice/user-0.slice/session-1.scope", "/init.scope"])  # fmt: skip
+def test_the_labs_own_places_and_those_of_systemd_are_noise(path):
+    assert not diff(Snapshot(), cgroups(("", path, {})))
+
+
+def test_a_cgroup_that_a_person_made_elsewhere_is_shown():
+    assert the_one(diff(Snapshot(), cgroups(("freezer", "/mycgroup", {})))).name == "freezer:/mycgroup"
+
+
+# mounts
+
+
+def test_a_mount_is_shown_by_its_directory():
+    assert the_one(diff(Snapshot(), Snapshot(mounts=(TMPFS,)))) == Change("mount", "/mnt", "", None, "tmpfs")
+
+
+def test_a_second_mount_on_the_same_directory_is_shown():
+    assert the_one(diff(Snapshot(mounts=(TMPFS,)), Snapshot(mounts=(TMPFS, replace(TMPFS, id=41, device="0:41"))))).name == "/mnt"
+
+
+def test_another_mount_in_the_place_of_the_first_is_one_that_went_and_one_that_appeared():
+    bound = replace(TMPFS, device="254:0", root="/srv", fstype="ext4", source="/dev/vda", options=("ro",))
+    difference = diff(Snapshot(mounts=(TMPFS,)), Snapshot(mounts=(bound,)))
+    assert (the_one(replace(difference, appeared=())), the_one(replace(difference, went=()))) == (
+        Change("mount", "/mnt", "", "tmpfs", None),
+        Change("mount", "/mnt", "", None, "ext4 /dev/vda /srv, ro"),
+    )
+
+
+def test_a_remount_and_a_propagation_are_changes_of_one_value():
+    assert the_one(diff(Snapshot(mounts=(TMPFS,)), Snapshot(mounts=(replace(TMPFS, options=("ro",)),)))).attribute == "options"
+    shared = diff(Snapshot(mounts=(TMPFS,)), Snapshot(mounts=(replace(TMPFS, optional=("shared:7",)),)))
+    assert the_one(shared) == Change("mount", "/mnt", "propagation", "private", "shared")
+
+
+def test_the_number_of_a_peer_group_and_the_mount_id_are_noise():
+    shared = replace(TMPFS, optional=("shared:7",))
+    assert not diff(Snapshot(mounts=(shared,)), Snapshot(mounts=(replace(shared, id=99, optional=("shared:8",)),)))
+
+
+def test_the_cgroup_file_systems_that_the_lab_mounts_for_itself_are_noise(monkeypatch):
+    monkeypatch.setenv("LABKIT_STATE", "/var/lib/x")
+    own = replace(TMPFS, mountpoint="/var/lib/x/cgroup2", fstype="cgroup2")
+    assert not diff(Snapshot(), Snapshot(mounts=(own,)))
+    assert diff(Snapshot(), Snapshot(mounts=(replace(own, mountpoint="/var/lib/x/labs/2.3/union", fstype="overlay"),)))
+
+
+@pytest.mark.parametrize("mountpoint", ["/run/user/0", "/run/credentials/getty.service", "/proc/sys/fs/binfmt_misc"])
+def test_what_systemd_mounts_by_itself_is_noise(mountpoint):
+    assert not diff(Snapshot(), Snapshot(mounts=(replace(TMPFS, mountpoint=mountpoint),)))
+
+
+# networks
+
+
+def test_a_veth_pair_is_two_links():
+    assert [change.name for change in diff(network(LO), network(LO, VETH1, VETH2)).appeared] == ["veth1", "veth2"]
+
+
+def test_a_link_that_was_moved_is_one_change_and_its_peer_none():
+    inside = NetworkState("namespace1", 9, (LO,))
+    moved = replace(inside, links=(LO, replace(VETH1, index=3)))
+    before, after = network(LO, VETH1, VETH2, others=(inside,)), network(LO, replace(VETH2, peer=("namespace1", "veth1")), others=(moved,))
+    assert the_one(diff(before, after)) == Change("link", "veth1", "netns", "host", "namespace1")
+
+
+def test_a_link_that_was_renamed_is_one_change():
+    assert the_one(diff(network(VETH1), network(replace(VETH1, ifname="eth0")))) == Change("link", "eth0", "ifname", "veth1", "eth0")
+
+
+def test_a_link_set_up_is_one_change_with_what_the_kernel_does_by_itself_left_out():
+    up = replace(VETH1, up=True, operstate="UP", addresses=("fe80::1/64",))
+    after = network(up, routes=(RouteState("fe80::/64", ifname="veth1"), RouteState("ff00::/8", ifname="veth1")))
+    assert the_one(diff(network(VETH1), after)) == Change("link", "veth1", "state", "down", "up")
+
+
+def test_a_loopback_set_up_is_one_change():
+    up = replace(LO, up=True, addresses=("127.0.0.1/8", "::1/128"))
+    after = network(up, routes=(RouteState("::1/128", ifname="lo"),))
+    assert the_one(diff(network(LO), after)) == Change("link", "lo", "state", "down", "up")
+
+
+def test_the_state_of_the_line_the_mac_and_the_number_of_a_link_are_noise():
+    assert not diff(network(VETH1), network(replace(VETH1, operstate="UP", mac="aa:00:00:00:00:09", index=9)))
+
+
+def test_a_port_of_a_bridge_is_a_change_of_its_master():
+    assert the_one(diff(network(VETH1), network(replace(VETH1, master="br0")))) == Change("link", "veth1", "master", "", "br0")
+
+
+@pytest.mark.parametrize(
+    ("address", "destination"), [("192.168.1.1/24", "192.168.1.0/24"), ("2001:db8::1/64", "2001:db8::/64"), ("10.0.0.1/32", "10.0.0.1")]
+)
+def test_an_address_is_one_change_and_the_route_that_follows_from_it_none(address, destination):
+    after = network(replace(VETH1, addresses=(address,)), routes=(RouteState(destination, ifname="veth1"),))
+    assert the_one(diff(network(VETH1), after)) == Change("address", f"{address} on veth1", "", None, "")
+    assert the_one(diff(after, network(VETH1))).before == ""
+
+
+def test_addresses_that_went_with_their_link_need_no_word():
+    before = network(LO, replace(VETH1, addresses=("192.168.1.1/24",)), routes=(RouteState("192.168.1.0/24", ifname="veth1"),))
+    assert the_one(diff(before, network(LO))) == Change("link", "veth1", "", "veth, peer veth2, down", None)
+
+
+def test_a_route_is_one_change():
+    after = network(VETH1, routes=(RouteState("default", "192.168.1.254", "veth1"),), name="namespace1")
+    assert the_one(diff(network(VETH1, name="namespace1"), after)) == Change(
+        "route", "default via 192.168.1.254 dev veth1 in namespace1", "", None, ""
+    )
+
+
+def test_a_rule_is_one_change_and_the_packets_it_counted_none():
+    first = "ip nat POSTROUTING counter packets 1 bytes 60 masquerade # handle 4"
+    second = "ip nat POSTROUTING counter packets 9 bytes 540 masquerade # handle 5"
+    assert not diff(network(rules=[first]), network(rules=[second]))
+    assert the_one(diff(network(), network(rules=[first]))) == Change("rule", "ip nat POSTROUTING counter masquerade", "", None, "")
+    assert the_one(diff(network(rules=[first]), network(rules=[first, second]))).after == ""
+
+
+def test_changes_come_sorted_whatever_the_order_of_the_records():
+    links = [replace(VETH1, ifname=f"d{n}", mac=f"aa:00:00:00:01:0{n}") for n in range(9)]
+    assert diff(network(), network(*links)) == diff(network(), network(*reversed(links)))
+
+
+def test_every_table_of_noise_says_why():
+    text = Path(noise.__file__).read_text()
+    for name in [name for name in vars(noise) if name.isupper()]:
+        after = text.split(f"\n{name} = ", 1)[1]
+        assert '\n"""' in after.split("\n\n", 1)[0], f"{name} has no line that says why"
