@@ -63,13 +63,14 @@ def doctor(lab: str | None, *, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--port", default=8888, show_default=True, type=click.IntRange(1, 65535), help="The first port to try.")
-def start(port: int) -> None:
+@click.option("--notebooks", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Serve this copy of the notebooks.")
+def start(port: int, notebooks: Path | None) -> None:
     """Start JupyterLab and print its URL; Ctrl-C stops it."""
     _as_root("start")
     from labkit.course import course_map
     from labkit.host import jupyter
 
-    jupyter.serve(course_map.NOTEBOOKS, click.echo, port=port)
+    jupyter.serve(notebooks or course_map.NOTEBOOKS, click.echo, port=port)
 
 
 @cli.command()
