@@ -203,16 +203,18 @@ def _notebooks(lab: str | None) -> list[Path]:
 def _needs(lab: str) -> tuple[str, ...]:
     from importlib import import_module
 
-    _find(lab)
+    name = f"labkit.course.lab_{_find(lab).id.replace('.', '_')}"
     try:
-        module: Any = import_module(f"labkit.course.lab_{lab.replace('.', '_')}")
+        module: Any = import_module(name)
     except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
         raise LabError(f"lab {lab} is not there yet", remedy="`labkit labs` shows which are") from error
     return tuple(module.NEEDS)
 
 
 def _attached(lab: str) -> Lab:
-    _as_root("check")
+    _as_root(click.get_current_context().command.name or "")
     from labkit.course.lab import attach
 
     return attach(_find(lab).id)

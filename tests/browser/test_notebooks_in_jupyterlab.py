@@ -123,7 +123,8 @@ def run_all(page: Page) -> None:
 
 def errors(page: Page) -> list[str]:
     """Return the text of each red output: JupyterLab shows an exception as what was written to standard error."""
-    return page.locator('.jp-NotebookPanel:visible .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]').all_text_contents()
+    red = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"]'
+    return page.locator(f".jp-NotebookPanel:visible {red}").all_text_contents()
 
 
 def pictures(page: Page) -> list[tuple[str, int]]:

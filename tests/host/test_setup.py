@@ -98,7 +98,8 @@ def test_a_step_that_fails_names_its_last_line_and_the_log_and_can_be_run_again(
     done, broken = tmp_path / "done", tmp_path / "broken"
     broken.touch()
     script(steps / "10-first.sh", f"#!/bin/sh\n[ $1 = do ] && touch {done} && exit\n[ -e {done} ] || echo first things\n")
-    script(steps / "20-second.sh", f"#!/bin/sh\n[ $1 = need ] && echo second things && exit\n[ ! -e {broken} ] || {{ echo the disk is full; exit 1; }}\n")
+    fails = f"[ ! -e {broken} ] || {{ echo the disk is full; exit 1; }}"
+    script(steps / "20-second.sh", f"#!/bin/sh\n[ $1 = need ] && echo second things && exit\n{fails}\n")
     failed = set_up(steps, tmp_path)
     assert failed.returncode == 1
     assert "first things  done in" in failed.stdout
@@ -114,7 +115,8 @@ def test_a_step_that_fails_names_its_last_line_and_the_log_and_can_be_run_again(
 def test_a_second_set_up_waits_for_the_first(steps: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    script(steps / "10-slow.sh", f"#!/bin/sh\n[ $1 = need ] && {{ [ -e {tmp_path}/done ] || echo slow; exit; }}\nread line < {gate}; touch {tmp_path}/done\n")
+    needs = f"[ $1 = need ] && {{ [ -e {tmp_path}/done ] || echo slow; exit; }}"
+    script(steps / "10-slow.sh", f"#!/bin/sh\n{needs}\nread line < {gate}; touch {tmp_path}/done\n")
     argv, environment = [steps / "setup.sh", "lab"], {**os.environ, "LABKIT_STATE": str(tmp_path)}
     first = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
     with gate.open("w") as open_gate:  # the first one is in its step now
