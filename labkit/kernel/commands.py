@@ -114,3 +114,12 @@ def missing(tool: str) -> UnsupportedError:
 
 def _text(output: bytes | str | None) -> str:
     return output.decode("utf-8", "replace") if isinstance(output, bytes) else output or ""
+
+
+def child(argv: Sequence[str], *, keep: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a companion of this process that runs until it ends itself, with nothing of ours but the descriptors `keep`.
+
+    Its working directory is `/`, so that it keeps no file system busy, and its session is its own, so that Ctrl-C is not for it.
+    """
+    null = subprocess.DEVNULL
+    return subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, cwd="/", env={}, pass_fds=keep, start_new_session=True)
