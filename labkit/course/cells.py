@@ -45,7 +45,6 @@ class CellReports:
         self.cell += 1
         self._source = info.raw_cell or ""
         with trace.silent():
-            self.lab.before_shell()
             self._before = snapshot.snapshot()
         self._trace = trace.start()
 

@@ -38,13 +38,17 @@ class Lab(Views):
         """Remove what an earlier try left, and make the place anew.
 
         Raises:
-            LabError: a name that the lab will use is taken by something that no lab made; nothing is changed then.
+            LabError: a name that the lab will use is taken by something that the lab did not make; that is left alone.
         """
-        claims.refuse_foreign(self.claims)
         self.take_down()
+        try:
+            with trace.silent():
+                claims.take(self.claims)
+            self.set_up()
+        except BaseException:
+            self.take_down()
+            raise
         self.record.note("opened")
-        self.set_up()
-        claims.renew(self.claims)
 
     def card(self) -> View:
         """Draw the lab's card: title, aims and tasks."""
@@ -126,10 +130,6 @@ class Lab(Views):
         """Measure the edges that were not seen yet, so that none passes by unseen between two checks."""
         if self.is_open:
             self.checkpoints.look(self)
-
-    def before_shell(self) -> None:
-        """Write the lab's names into the ledger again, before lines that the ledger does not see."""
-        claims.renew(self.claims)
 
     def reset(self) -> None:
         """Remove everything that the lab made and begin anew; progress stays."""

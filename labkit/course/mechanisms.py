@@ -102,16 +102,10 @@ class Mechanisms(Workplace):
             CheckFailed: it did not fail, or with other words.
         """
         self.must_be_open()
-        self.before_shell()
         trace.record(script.strip(), calls=(SHELL_CELL,))
         with trace.silent():
-            done = processes.run(
-                ["bash", "-e", "-u", "-c", script], on_output=say, cwd=self.directory, env=self.environment(), name="shell"
-            )
+            done = processes.run(["bash", "-e", "-u", "-c", script], on_output=say, cwd=self.directory, env=self.environment())
         _judge(script, done.status, done.stdout + done.stderr, fails)
-
-    def before_shell(self) -> None:
-        """Do what must be done before lines that labkit does not see: a lab overrides it."""
 
     def watch(self, *things: Process | Cgroup, seconds: float = 3.0) -> Watched:
         """Look on for a while: what processes print meanwhile, and in which state cgroups are then.

@@ -55,6 +55,7 @@ class Predictions:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.open: Prediction | None = None
+        self._last: Prediction | None = None
 
     def predict(self, question: str, answer: object = ...) -> Prediction:
         """Open a prediction; one that was open and never looked at is dropped, as when a cell is run again."""
@@ -64,15 +65,16 @@ class Predictions:
         return self.open
 
     def observe(self, measured: object) -> Observation:
-        """Close the open prediction with what was measured.
+        """Close the open prediction with what was measured; a cell run again looks at the last one again.
 
         Raises:
-            LabError: no prediction is open.
+            LabError: nothing was predicted in this lab yet.
         """
-        if self.open is None:
+        prediction = self.open or self._last
+        if prediction is None:
             raise LabError("no prediction is open", remedy="run the cell with lab.predict(...) first")
-        observation = Observation(self.open, measured)
-        self.open = None
+        observation = Observation(prediction, measured)
+        self.open, self._last = None, prediction
         self.progress.note("observed", question=observation.prediction.question, measured=measured, right=observation.right)
         return observation
 

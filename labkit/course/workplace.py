@@ -37,7 +37,6 @@ class Workplace:
 
     def set_up(self) -> None:
         """Make the lab's directory and cgroups: housekeeping, kept out of the trace."""
-        ledger.own(self.id)
         with trace.silent():
             trees.make_tree(self.directory)
             ledger.intend("mounts below", directory=str(self.directory))
@@ -54,7 +53,8 @@ class Workplace:
         self.is_open = self.directory.is_dir()
 
     def take_down(self) -> None:
-        """End and remove everything that the ledger holds for this lab."""
+        """End and remove everything that the ledger holds for this lab; what is made from now on is this lab's."""
+        ledger.own(self.id)
         self.started.clear()
         self.terminals.clear()
         self._wanted.clear()

@@ -42,10 +42,12 @@ def test_an_event_after_a_torn_line_is_kept(progress: Progress):
 
 def test_a_prediction_is_closed_by_its_observation(progress: Progress):
     predictions = Predictions(progress)
-    predictions.predict("how many?", 0)
-    assert predictions.observe(0).right is True
     with pytest.raises(LabError, match="no prediction is open"):
         predictions.observe(0)
+    predictions.predict("how many?", 0)
+    assert predictions.observe(0).right is True
+    assert predictions.open is None
+    assert predictions.observe(0).right is True, "a cell run again looks at the same prediction"
     predictions.predict("how many?", 3)
     assert predictions.observe(0).right is False
 

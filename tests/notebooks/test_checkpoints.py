@@ -1,0 +1,93 @@
+"""Each checkpoint on both sides: what must not pass does not, what must does. Prints the table."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+
+from labkit.course import course_map
+from labkit.course.checkpoints import Checkpoint
+from labkit.course.lab import Lab, open_lab
+from labkit.errors import LabError
+
+CASES = [
+    pytest.param(lab.id, checkpoint, id=f"{lab.id}-{checkpoint.id}")
+    for lab in course_map.written()
+    for checkpoint in import_module(f"labkit.course.lab_{lab.id.replace('.', '_')}").CHECKPOINTS
+]
+HEADER = f"{'checkpoint':<20} {'kind':<6} {'before':<8} {'solved':<8} {'undone':<8} near misses"
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    one = open_lab(request.getfixturevalue("lab_id"))
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    rows: list[str] = []
+    yield rows
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        print("\n" + "\n".join([HEADER, *rows]))
+
+
+def verdict(lab: Lab, checkpoint: Checkpoint) -> str:
+    measured = lab.checkpoints.verdict(checkpoint.id, lab)
+    assert measured.passed or measured.measured, "what is not done says what was measured"
+    return "passes" if measured.passed else "fails"
+
+
+def anew(lab: Lab, checkpoint: Checkpoint) -> None:
+    lab.reset()
+    if checkpoint.given:
+        lab.run(checkpoint.given)
+
+
+@pytest.mark.parametrize(("lab_id", "checkpoint"), CASES)
+def test_a_checkpoint_passes_for_its_solution_and_for_nothing_else(lab: Lab, lab_id: str, checkpoint: Checkpoint, table: list[str]):
+    before = {verdict(lab, checkpoint)}
+    anew(lab, checkpoint)
+    before.add(verdict(lab, checkpoint))
+    lab.run(checkpoint.solution)
+    solved = verdict(lab, checkpoint)
+    if checkpoint.kind == "level":
+        lab.run(checkpoint.undo)
+        undone = verdict(lab, checkpoint)
+    else:
+        kept = verdict(lab, checkpoint)
+        lab.reset()
+        undone = verdict(lab, checkpoint)
+        assert kept == "passes", "an edge that was seen is kept"
+    misses = {}
+    for name, script in checkpoint.near_misses.items():
+        anew(lab, checkpoint)
+        lab.run(script)
+        misses[name] = verdict(lab, checkpoint)
+    tried = ", ".join(f"{name}: {result}" for name, result in misses.items())
+    table.append(f"{lab_id + ' ' + checkpoint.id:<20} {checkpoint.kind:<6} {'/'.join(before):<8} {solved:<8} {undone:<8} {tried}")
+    assert before == {"fails"}
+    assert solved == "passes", lab.checkpoints.verdict(checkpoint.id, lab)
+    assert undone == "fails"
+    assert set(misses.values()) == {"fails"}, misses
+
+
+@pytest.mark.parametrize(("lab_id", "checkpoint"), CASES)
+def test_a_checkpoint_is_complete(lab_id: str, checkpoint: Checkpoint):
+    assert checkpoint.task.endswith(".")
+    assert 1 <= len(checkpoint.hints) <= 3
+    assert checkpoint.solution.strip()
+    assert checkpoint.near_misses, "something that looks nearly right"
+    assert bool(checkpoint.undo) == (checkpoint.kind == "level")
+
+
+@pytest.mark.parametrize(("lab_id", "checkpoint"), CASES)
+def test_a_measurement_that_finds_nothing_is_no_crash(lab: Lab, lab_id: str, checkpoint: Checkpoint):
+    lab.close()
+    try:
+        measured = checkpoint.measure(lab)
+    except (LabError, OSError):
+        return
+    assert not measured.passed
