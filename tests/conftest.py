@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from leaks import nothing_left
+
+__all__ = ["nothing_left"]  # of leaks.py: watches every test of the rooms that change the machine
 
 ROOTED = ("kernel", "notebooks", "host", "faults", "browser")
 """The rooms whose tests change the machine: one run at a time."""
