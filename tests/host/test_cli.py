@@ -1,0 +1,106 @@
+"""The command `labkit`: an error is one line on standard error and exit status 2."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from labkit.course.course_map import LABS
+
+ROOT = Path(__file__).resolve().parents[2]
+READS = "+dac_read_search"
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={READS}", f"--ambient-caps={READS}")
+"""Another user, who may read a checkout below /root all the same."""
+COMMANDS = ("labs", "doctor", "start", "clean", "render", "validate", "check", "hint", "solution", "progress", "version")
+
+
+def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*before, ROOT / ".venv/bin/labkit", *argv], cwd="/", capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["lab"], "there is no command 'lab'; did you mean labs?"),
+        (["teleport"], "there is no command 'teleport'"),
+        (["doctor", "--jsno"], "No such option"),
+        (["doctor", "2.9"], "there is no lab '2.9'; remedy: open one of 2.1, 2.2, 2.3"),
+        (["clean", "21"], "there is no lab '21'"),
+        (["render", "9.9"], "there is no lab '9.9'; remedy: open one of 9.1, 9.2"),
+        (["render", "3.1"], "lab 3.1 is not there yet"),
+        (["doctor", "3.1"], "lab 3.1 is not there yet"),
+        (["check", "2.1"], "Missing argument 'CHECKPOINT'"),
+        (["check", "2.1", "melted"], "this lab has no checkpoint 'melted'; remedy: it has"),
+        (["hint", "2.2", "melted"], "this lab has no checkpoint 'melted'"),
+        (["start", "--port", "0"], "Invalid value for '--port'"),
+        (["labs", "2.1"], "unexpected extra argument"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_word_is_one_line_and_exit_status_2(argv: list[str], said: str) -> None:
+    done = labkit(*argv)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("labkit: ")
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("command", [["start"], ["clean"], ["render"], ["validate", "2.1"], ["check", "2.1", "frozen"]], ids=" ".join)
+def test_what_needs_root_says_so(command: list[str]) -> None:
+    done = labkit(*command, before=NOBODY)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs root; remedy: sudo labkit" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_labs_lists_the_whole_course_in_80_columns() -> None:
+    lines = labkit("labs").stdout.splitlines()
+    assert len(lines) == 26
+    assert [line.split()[0] for line in lines] == [lab.id for lab in LABS]
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if "not there yet" not in line] == ["2.1", "2.2", "2.3"]
+
+
+def test_the_course_map_knows_every_title_once() -> None:
+    assert len({lab.title for lab in LABS}) == 26
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_80_columns(command: str) -> None:
+    done = labkit(*filter(None, [command]), "--help")
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "..." not in done.stdout.replace("[ARGS]...", ""), "a summary that does not fit"
+
+
+def test_help_comes_at_once() -> None:
+    """It loads click and nothing of the rooms below: a few times bare Python."""
+
+    def fastest(*argv: str | Path) -> float:
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            subprocess.run(argv, capture_output=True, check=True)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    assert fastest(ROOT / ".venv/bin/labkit", "--help") < 6 * fastest(ROOT / ".venv/bin/python", "-c", "pass")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(f"{ROOT}/.venv/bin/labkit labs | head -n 1", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_clean_with_nothing_to_do_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    done = labkit("clean", before=("env", f"LABKIT_STATE={tmp_path}"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing of the labs is left\n", "")
+
+
+def test_a_ledger_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").mkdir()
+    done = labkit("clean", before=("env", f"LABKIT_STATE={tmp_path}"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "ledger.jsonl" in done.stderr
