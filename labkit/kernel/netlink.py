@@ -148,6 +148,11 @@ def attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
+def name(kind: int) -> str:
+    """Return the name of a message type, such as RTM_NEWLINK."""
+    return _names.get(kind, f"netlink {kind}")
+
+
 def within(path: str | None, function: Callable[[], _Result]) -> _Result:
     """Call a function inside a network namespace: in a thread that is made for it and ends there.
 
@@ -220,4 +225,4 @@ def _raise(kind: int, flags: int, payload: bytes, arguments: tuple[str, ...]) ->
         begin = 20 if flags & _NLM_F_CAPPED else 4 + ((_HEADER.unpack_from(payload, 4)[0] + 3) & ~3)
         words = attributes(payload, begin).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")
         why["cause"] = f"the kernel says: {words}" if words else None
-    raise SyscallError(_names.get(kind, f"netlink {kind}"), -code, arguments, **why)
+    raise SyscallError(name(kind), -code, arguments, **why)

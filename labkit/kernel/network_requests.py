@@ -9,9 +9,10 @@ import ipaddress
 import socket
 from typing import Any, Protocol
 
-IFF_UP = 0x1
+from labkit.kernel.network_messages import IFF_UP
+
 _RT_TABLE_MAIN, _RTN_UNICAST = 254, 1
-_RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 3, 0, 253
+_RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE = 3, 0, 253, 255
 _HEADER_BYTES = 16
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -65,15 +66,17 @@ def address(index: int, interface: Interface) -> bytes:
     return _body(message)
 
 
-def route(destination: Network, via: Address | None = None, index: int | None = None) -> bytes:
+def route(destination: Network, via: Address | None = None, index: int | None = None, *, add: bool = True) -> bytes:
     """Return a route of the main table, to be added or deleted: by a next hop, by a link, or by both."""
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
     message = rtmsg()
     message["family"] = _family(destination)
     message["dst_len"] = destination.prefixlen
-    message["table"], message["proto"], message["type"] = _RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST
-    message["scope"] = _RT_SCOPE_LINK if via is None and destination.version == 4 else _RT_SCOPE_UNIVERSE
+    message["table"], message["scope"] = _RT_TABLE_MAIN, _RT_SCOPE_NOWHERE  # of one to be deleted: any
+    if add:
+        message["proto"], message["type"] = _RTPROT_BOOT, _RTN_UNICAST
+        message["scope"] = _RT_SCOPE_LINK if via is None and destination.version == 4 else _RT_SCOPE_UNIVERSE
     if destination.prefixlen:
         message["attrs"].append(("RTA_DST", str(destination.network_address)))
     if via is not None:

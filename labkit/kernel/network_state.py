@@ -113,7 +113,7 @@ def _places(namespaces: Iterable[NamespaceState] | None, proc: Path, run: Path) 
     own = (proc / "self/ns/net").stat()
     places: dict[int, tuple[str, str | None]] = {own.st_ino: (HOST, None)}
     for name in sorted(os.listdir(run)) if run.is_dir() else ():
-        inode = _inode(f"{run}/{name}", own.st_dev)
+        inode = namespace_inode(f"{run}/{name}", own.st_dev)
         if inode:
             places.setdefault(inode, (name, f"{run}/{name}"))
     found = _of_processes(proc) if namespaces is None else _of_inventory(namespaces, proc)
@@ -122,7 +122,8 @@ def _places(namespaces: Iterable[NamespaceState] | None, proc: Path, run: Path) 
     return places
 
 
-def _inode(path: str, device: int) -> int:
+def namespace_inode(path: str, device: int) -> int:
+    """Return the number of the namespace that a file is of, or 0; `device` is that of the file system of namespaces."""
     try:
         found = os.stat(path)
     except OSError:
