@@ -1,0 +1,194 @@
+"""What a cell did: what changed in the kernel, and how the same would be typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from labkit.kernel.state import Change, Difference
+from labkit.show import markup
+from labkit.show.text import WIDTH, clean, count, cut, indent, natural, pad, width, wrap
+from labkit.show.view import View
+from labkit.trace import Operation, Trace
+
+SIGNS = (("appeared", "+", "new", markup.GREEN), ("changed", "~", "changed", markup.AMBER), ("went", "-", "gone", markup.RED))
+"""Field of a Difference, sign, word, colour."""
+
+KINDS = ("cgroup", "process", "namespace", "netns", "link", "address", "route", "rule", "mount")
+"""In this order the kinds of things are listed."""
+
+MOST_ALIKE = 6
+"""Changes of one kind and sign before the rest is only counted."""
+
+NOTHING_CHANGED = "nothing changed in the kernel"
+NOTHING_TYPED = "nothing to type: no operation on the kernel"
+_KIND_WIDTH = max(map(len, KINDS))
+_MARGIN = 10
+
+
+def difference(change: Difference) -> View:
+    """Show what appeared, changed and went."""
+    lines = _difference_lines(change, WIDTH) or [NOTHING_CHANGED]
+    return View("\n".join(lines), markup.box(_difference_html(change) or markup.note(NOTHING_CHANGED)))
+
+
+def operations(trace: Trace) -> View:
+    """Show the operations as lines to type, each with the files written and the calls made folded below it."""
+    lines = _operation_lines(trace, WIDTH) or [NOTHING_TYPED]
+    return View("\n".join(lines), markup.box(_operations_html(trace) or markup.note(NOTHING_TYPED)))
+
+
+def cell_report(change: Difference, trace: Trace) -> View:
+    """Show both together, as it stands under a cell; an empty view where the cell neither changed nor did anything."""
+    rows = [
+        ("kernel", _difference_lines(change, WIDTH - _MARGIN), _difference_html(change)),
+        ("typed", _operation_lines(trace, WIDTH - _MARGIN), _operations_html(trace)),
+    ]
+    if not any(lines for _, lines, _ in rows):
+        return View("", "")
+    if not rows[0][1]:
+        rows[0] = ("kernel", [NOTHING_CHANGED], markup.quiet(NOTHING_CHANGED))
+    text, cells = [], []
+    for label, lines, html in rows:
+        if lines:
+            text += [pad("  " + label, _MARGIN) + lines[0], *indent(lines[1:], " " * _MARGIN)]
+            cells.append([markup.quiet(label), html])
+    return View("\n".join(text), markup.box(markup.grid(cells)))
+
+
+def _groups(change: Difference) -> list[tuple[str, str, str, Sequence[Change], int]]:
+    """Return (sign, word, colour, changes shown, how many more of this kind) in the order in which they are listed."""
+    groups: list[tuple[str, str, str, Sequence[Change], int]] = []
+    for field, sign, word, colour in SIGNS:
+        found: dict[str, list[Change]] = {}
+        for one in getattr(change, field):
+            found.setdefault(one.kind, []).append(one)
+        for kind in sorted(found, key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind)):
+            alike = sorted(found[kind], key=lambda one: (natural(one.name), natural(one.attribute)))
+            shown = alike if len(alike) <= MOST_ALIKE + 1 else alike[:MOST_ALIKE]
+            groups.append((sign, word, colour, shown, len(alike) - len(shown)))
+    return groups
+
+
+def _difference_lines(change: Difference, limit: int) -> list[str]:
+    lines = []
+    for sign, _, _, shown, rest in _groups(change):
+        for one in shown:
+            lines += _change_lines(one, sign, limit)
+        if rest:
+            lines.append(f"{sign} … {count(rest, f'more {shown[0].kind}')}")
+    return lines
+
+
+def _change_lines(one: Change, sign: str, limit: int) -> list[str]:
+    head = f"{sign} {pad(cut(one.kind, _KIND_WIDTH), _KIND_WIDTH)}  "
+    tail = _value(one, sign)
+    room = limit - len(head)
+    name = cut(one.name, room)
+    if not tail:
+        return [head + name]
+    if len(name) + 2 + len(tail) <= room:
+        return [f"{head}{name}  {tail}"]
+    return [head + name, *indent(wrap(tail, room - 2), " " * (len(head) + 2))]
+
+
+def _value(one: Change, sign: str, arrow: str = "->") -> str:
+    before, after = ("(none)" if value is None else clean(value) or '""' for value in (one.before, one.after))
+    if sign == "~":
+        return f"{clean(one.attribute)}: {before} {arrow} {after}" if one.attribute else f"{before} {arrow} {after}"
+    value = one.after if sign == "+" else one.before
+    return " ".join(part for part in (one.attribute and clean(one.attribute) + ":", clean(value or "")) if part)
+
+
+def _difference_html(change: Difference) -> str:
+    rows = []
+    for sign, word, colour, shown, rest in _groups(change):
+        for one in shown:
+            value = _value(one, sign, "→")
+            rows.append([markup.chip(f"{sign} {word}", colour), markup.quiet(one.kind), markup.code(one.name) + _after(value)])
+        if rest:
+            rows.append([markup.chip(f"{sign} {word}", colour), "", markup.quiet(f"… {count(rest, f'more {shown[0].kind}')}")])
+    return markup.grid(rows) if rows else ""
+
+
+def _after(value: str) -> str:
+    return "&ensp; " + markup.code(value) if value else ""
+
+
+def _operation_lines(trace: Trace, limit: int) -> list[str]:
+    lines = []
+    for operation in trace.operations:
+        lines += shell_lines(operation.shell, limit) if operation.shell else []
+        lines += [part for detail in _details(operation, told=True) for part in indent(wrap(detail, limit - 4, hanging="  "), "    ")]
+    return lines
+
+
+def _details(operation: Operation, *, told: bool) -> list[str]:
+    """Say which files were written and which calls made.
+
+    Args:
+        operation: the operation.
+        told: leave out a write whose file stands in the typed line already.
+    """
+    writes = [(path, _as_typed(operation.shell, path, value)) for path, value in operation.writes if not (told and path in operation.shell)]
+    return [f"write  {path} = {value}" for path, value in writes] + [f"call   {call}" for call in operation.calls]
+
+
+def _as_typed(shell: str, path: str, value: str) -> str:
+    """Return the value as the line has it, `$clock` rather than a number that differs each time."""
+    match = re.search(r"echo (\S+) >>? ?" + re.escape(path), shell)
+    return match.group(1) if match and match.group(1).startswith("$") else value
+
+
+def shell_lines(shell: str, limit: int = WIDTH) -> list[str]:
+    """Break lines of shell so that they mean the same: at spaces outside of quotes, with a backslash.
+
+    Where that cannot be, a line is broken hard and the next one begins with an arrow.
+    """
+    broken = []
+    for line, whole in _with_quotes(shell):
+        for part in _continued(line, limit) if whole else [line]:
+            broken += [part] if width(part) <= limit else wrap(part, limit, hanging="↪ ")
+    return broken
+
+
+def _with_quotes(shell: str) -> list[tuple[str, bool]]:
+    """Return each line and whether it is outside of quotes and of a here-document from its begin to its end."""
+    lines, quote, here = [], "", "<<" in shell
+    for line in shell.split("\n"):
+        begin = quote
+        for token in re.findall(r"""\\.|['"]""", line):
+            if token in (quote, "'", '"'):
+                quote = "" if token == quote else quote or token
+        lines.append((clean(line), not (begin or quote or here)))
+    return lines
+
+
+def _continued(line: str, limit: int) -> list[str]:
+    if width(line) <= limit:
+        return [line]
+    words = re.findall(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s])+""", line)
+    if " ".join(words) != line:
+        return [line]
+    lines, current = [], ""
+    for word in words:
+        if current.strip() and width(current) + 1 + width(word) > limit - 2:
+            lines.append(current + " \\")
+            current = "    " + word
+        else:
+            current = f"{current} {word}" if current else word
+    return [*lines, current]
+
+
+def _operations_html(trace: Trace) -> str:
+    lines = []
+    for operation in trace.operations:
+        if operation.shell:
+            lines.append(markup.code_block(operation.shell))
+    folded = [detail for operation in trace.operations for detail in _details(operation, told=False)]
+    if folded:
+        writes = sum(len(operation.writes) for operation in trace.operations)
+        told = [count(writes, "file written", "files written")] if writes else []
+        told += [count(len(folded) - writes, "call")] if len(folded) > writes else []
+        lines.append(markup.fold(", ".join(told), markup.code_block("\n".join(folded))))
+    return "".join(lines)

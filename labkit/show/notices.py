@@ -1,0 +1,57 @@
+"""A short message with its kind said by a sign and a word: checks, hints, predictions, the doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from labkit.show import markup
+from labkit.show.text import WIDTH, indent, pad, wrap
+from labkit.show.view import View
+
+KINDS: dict[str, tuple[str, str, str]] = {
+    "passed": ("✔", "passed", markup.GREEN),
+    "not yet": ("○", "not yet", markup.AMBER),
+    "failed": ("✘", "failed", markup.RED),
+    "green": ("✔", "green", markup.GREEN),
+    "amber": ("▲", "amber", markup.AMBER),
+    "red": ("✘", "red", markup.RED),
+    "expected": ("✔", "as meant", markup.GREEN),
+    "error": ("✘", "error", markup.RED),
+    "warning": ("▲", "warning", markup.AMBER),
+    "prediction": ("?", "prediction", markup.BLUE),
+    "measured": ("=", "measured", markup.BLUE),
+    "hint": ("*", "hint", markup.BLUE),
+    "solution": ("$", "solution", markup.BLUE),
+    "task": ("□", "task", markup.BLUE),
+    "note": ("·", "note", markup.GREY),
+}
+"""Kind to sign, word and colour; a kind that is not here is shown with its own name, in grey."""
+
+
+def notice(kind: str, title: str, lines: Iterable[str] = ()) -> View:
+    """Show a message.
+
+    Args:
+        kind: one of `KINDS`, or any other word.
+        title: what is said, one sentence.
+        lines: what follows, each a paragraph; a line that begins with two spaces is kept as it is typed.
+    """
+    sign, word, colour = KINDS.get(kind, ("·", kind, markup.GREY))
+    details = [line for text in lines for line in text.split("\n")]
+    label = pad(f"{sign} {word}", 10) + "  "
+    margin = " " * len(label)
+    written = [part for line in [title, *details] for part in _wrapped(line, WIDTH - len(label))]
+    text = "\n".join([(label + written[0]).rstrip(), *indent(written[1:], margin)])
+    below = "".join(_paragraph(line) for line in details)
+    head = markup.chip(f"{sign} {word}", colour) + " " + markup.element("span", markup.escape(title, 1000), "font-weight:600;")
+    return View(text, markup.box(markup.element("div", head), below))
+
+
+def _wrapped(line: str, limit: int) -> list[str]:
+    if not line.startswith("  "):
+        return wrap(line, limit)
+    return ["  " + part for part in wrap(line[2:], limit - 2, hanging="  ")]
+
+
+def _paragraph(line: str) -> str:
+    return markup.code_block(line) if line.startswith("  ") else markup.element("div", markup.escape(line, 1000))
