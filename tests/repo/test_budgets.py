@@ -1,7 +1,6 @@
-"""How long a module, a function and a cell may be, what is documented, and where what may be used."""
+"""How long a module and a function may be, what is documented, and where what may be used."""
 
 import ast
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if "
 
 PLACES = {
     "ctypes": {"kernel/syscalls.py", "kernel/launcher.py"},
-    "subprocess": {"kernel/commands.py", "kernel/processes.py"},
+    "subprocess": {"kernel/commands.py", "kernel/launching.py"},
     "pyroute2": {"kernel/network.py"},
     "ipywidgets": {"show/live.py"},
     "anywidget": {"show/live.py"},
@@ -105,55 +104,12 @@ def test_the_library_prints_nothing(module: Path) -> None:
 
 
 def test_the_launcher_imports_the_standard_library_only() -> None:
-    assert imported(ROOT / "labkit/kernel/launcher.py") <= sys.stdlib_module_names
-
-
-def cells(notebook: Path, kind: str) -> list[str]:
-    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == kind]
+    """It runs under `python -I -S`, where there is nothing else; labkit is named in it for those who import it from outside."""
+    siblings = {"ending", "execution"}
+    assert imported(ROOT / "labkit/kernel/launcher.py") <= sys.stdlib_module_names | siblings | {"labkit"}
+    for sibling in siblings:
+        assert imported(ROOT / f"labkit/kernel/{sibling}.py") <= sys.stdlib_module_names
 
 
 def test_the_three_labs_are_there() -> None:
     assert [path.name[:3] for path in NOTEBOOKS] == ["2.1", "2.2", "2.3"]
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-class TestNotebook:
-    def test_it_has_12_to_25_code_cells(self, notebook: Path) -> None:
-        assert 12 <= len(cells(notebook, "code")) <= 25
-
-    def test_nine_cells_of_ten_have_at_most_6_lines_and_none_more_than_10(self, notebook: Path) -> None:
-        lengths = [len(source.strip().splitlines()) for source in cells(notebook, "code")]
-        assert max(lengths) <= 10
-        assert sum(length <= 6 for length in lengths) >= 0.9 * len(lengths)
-
-    def test_a_prose_cell_has_at_most_60_words(self, notebook: Path) -> None:
-        prose = [" ".join(line for line in source.splitlines() if not line.startswith("|")) for source in cells(notebook, "markdown")]
-        assert [text[:60] for text in prose if len(text.split()) > 60] == []
-
-    def test_a_cell_has_no_def_print_sleep_try_or_subprocess(self, notebook: Path) -> None:
-        python = [source for source in cells(notebook, "code") if not source.startswith("%%")]
-        banned = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Try)
-        for source in python:
-            nodes = list(ast.walk(ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%")))))
-            assert not any(isinstance(node, banned) for node in nodes), source
-            assert not {getattr(node, "id", "") for node in nodes} & {"print", "sleep", "subprocess"}, source
-
-    def test_it_was_executed_from_top_to_bottom(self, notebook: Path) -> None:
-        code = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
-        assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-
-    def test_its_stored_outputs_belong_to_its_sources(self, notebook: Path) -> None:
-        from labkit.course.render import source_sha256
-
-        content = json.loads(notebook.read_text())
-        assert content["metadata"]["labkit"]["source_sha256"] == source_sha256(content)
-
-    def test_it_holds_no_error_and_no_time_stamp(self, notebook: Path) -> None:
-        content = json.loads(notebook.read_text())
-        code = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
-        assert [o["ename"] for cell in code for o in cell["outputs"] if o["output_type"] == "error"] == []
-        assert "papermill" not in content["metadata"]
-        assert [cell["metadata"] for cell in code if {"papermill", "execution", "ExecuteTime"} & set(cell["metadata"])] == []
-
-    def test_its_last_cell_closes_the_lab(self, notebook: Path) -> None:
-        assert cells(notebook, "code")[-1].strip().splitlines()[-1].startswith("lab.close()")
