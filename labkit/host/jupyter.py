@@ -131,7 +131,12 @@ def _arguments(root: Path, port: int) -> list[str]:
 
 def _environment() -> dict[str, str]:
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    own = {"JUPYTER_RUNTIME_DIR": str(_runtime()), "JUPYTER_CONFIG_DIR": str(_runtime() / "config"), "PATH": path}
+    own = {
+        "JUPYTER_RUNTIME_DIR": str(_runtime()),
+        "JUPYTER_CONFIG_DIR": str(_runtime() / "config"),  # not the user's: a password set there would take the token away
+        "JUPYTER_DATA_DIR": os.path.join(sys.prefix, "jupyter"),  # where set-up noted that the notebooks are trusted
+        "PATH": path,
+    }
     return {**os.environ, **own}
 
 

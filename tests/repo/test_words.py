@@ -16,7 +16,8 @@ LISTS = {Path(__file__).resolve(), ROOT / "tests/notebooks/test_shape.py"}
 
 
 def tracked(*patterns: str) -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    argv = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--", *patterns]  # the checkout may be another user's
+    listed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 

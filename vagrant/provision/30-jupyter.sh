@@ -28,6 +28,6 @@ cat > "$settings/overrides.json" << 'JSON'
 JSON
 if [ "${#notebooks[@]}" -gt 0 ]; then
     cd "$checkout"
-    "$venv/bin/jupyter" trust "${notebooks[@]}"
+    JUPYTER_DATA_DIR=$venv/jupyter "$venv/bin/jupyter" trust "${notebooks[@]}"
 fi
 key > "$stamp"
