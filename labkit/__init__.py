@@ -4,8 +4,7 @@ A notebook needs one name, `open_lab`; the rooms below it (kernel, show, course)
 so that `import labkit` costs next to nothing.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in typing, whose import costs as much as a third of the interpreter's start
 if TYPE_CHECKING:
     from labkit.course.expectation import expect
     from labkit.course.lab import Lab, open_lab
@@ -16,7 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {"Lab": "labkit.course.lab", "open_lab": "labkit.course.lab", "expect": "labkit.course.expectation"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
