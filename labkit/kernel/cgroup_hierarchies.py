@@ -179,6 +179,18 @@ def require(controller: str, version: int | None = None) -> tuple[Path, int]:
     raise UnsupportedError(needs, here.describe(), remedy=_remedy(controller, version, here))
 
 
+def require_all(controllers: Iterable[str], version: int | None = None) -> dict[str, tuple[Path, int]]:
+    """Return mount point and version of each controller, all of them asked for before anything is made.
+
+    With cpu of v1 comes cpuacct: in v2 the cpu controller counts the time used, too.
+    """
+    places = {controller: require(controller, version) for controller in list(controllers) or [""]}
+    first = hierarchies().v1
+    if places.get("cpu", (None, 0))[1] == 1 and "cpuacct" in first:
+        places["cpuacct"] = (first["cpuacct"], 1)
+    return places
+
+
 def _remedy(controller: str, version: int | None, here: Hierarchies) -> str | None:
     elsewhere = here.version_of(controller)
     if version and elsewhere:

@@ -158,22 +158,22 @@ def is_frozen(directory: Path) -> bool:
     return "frozen 1" in read(directory / "cgroup.events").splitlines()
 
 
-def set_frozen(directory: Path, frozen: bool, timeout: float) -> tuple[str, str]:
-    """Freeze or thaw one cgroup and wait until that is so.
+def freezer_file(directory: Path, frozen: bool) -> tuple[Path, str]:
+    """Return the file of v1 or v2 that freezes or thaws, and what to write there."""
+    if (directory / "freezer.state").exists():
+        return directory / "freezer.state", "FROZEN" if frozen else "THAWED"
+    return directory / "cgroup.freeze", str(int(frozen))
 
-    Returns:
-        The file written and the value.
+
+def wait_frozen(directory: Path, frozen: bool, timeout: float) -> None:
+    """Wait until the kernel says that the cgroup is frozen, or thawed.
 
     Raises:
         LabError: it did not come true within `timeout` seconds; the cause says what was measured.
     """
-    v1 = (directory / "freezer.state").exists()
-    path, value = (directory / "freezer.state", "FROZEN" if frozen else "THAWED") if v1 else (directory / "cgroup.freeze", str(int(frozen)))
-    write(path, value)
     if not wait_for(directory, lambda: is_frozen(directory) == frozen, timeout):
         why = _unfrozen(directory) if frozen else _still_frozen(directory)
         raise LabError(f"{directory} is not {'frozen' if frozen else 'thawed'} after {timeout:g} s", cause=why)
-    return str(path), value
 
 
 def _unfrozen(directory: Path) -> str | None:

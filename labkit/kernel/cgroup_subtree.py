@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from labkit import ledger, trace
@@ -93,9 +95,8 @@ def _claim(path: Path) -> None:
     there = _identity(path)
     if there is None:
         with ledger.making("cgroup", path=str(path)) as entry:
-            _mkdir(path)
+            make_directory(path)
             entry.identity.update(inode=os.stat(path).st_ino)
-        _copy_cpuset(path)
         return
     ours = [entry for entry in ledger.live(ledger.owner()) if entry.kind == "cgroup" and entry.key["path"] == str(path)]
     if any(entry.identity.get("inode") == there[1] for entry in ours):
@@ -106,14 +107,23 @@ def _claim(path: Path) -> None:
     ledger.made(waiting[-1], inode=there[1])  # whoever made it died before he could write so
 
 
-def _mkdir(path: Path) -> None:
+def make_directory(path: Path) -> list[tuple[Path, str]]:
+    """Make one cgroup.
+
+    Returns:
+        What had to be written so that processes can enter it: file and value.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
     try:
         path.mkdir()
     except FileExistsError:
-        return  # made since we looked, by another process of this lab
+        return []  # made since the caller looked, by another process of this lab
     except OSError as error:
         remedy = "run as root" if os.geteuid() else None
         raise SyscallError("mkdir", error.errno or 0, [f'"{path}"', "0777"], remedy=remedy) from error
+    return _copy_cpuset(path)
 
 
 def _copy_cpuset(path: Path) -> list[tuple[Path, str]]:
@@ -159,6 +169,38 @@ def _home_of_v2() -> Path:
     if known is None or not _is_known(known):
         known = _v2_homes[key] = home()
     return known
+
+
+@contextmanager
+def guest(pid: int, directory: Path) -> Iterator[None]:
+    """Remember where in v2 a process was that no lab started, before the block moves it into `directory`.
+
+    v2 knows only one place for each process, so the undo could not tell it from the lab's own, and would kill it.
+    """
+    hierarchy = hierarchies().of(directory)
+    place = members.memberships(pid).get("")
+    if hierarchy is None or hierarchy.version == 1 or place is None or place.startswith(f"{hierarchy.root.rstrip('/')}/{subtree()}/"):
+        yield
+        return
+    origin = hierarchy.path / place.removeprefix(hierarchy.root).lstrip("/")
+    with ledger.making("cgroup-guest", pid=str(pid), origin=str(origin)) as entry:
+        entry.identity.update(start=_start_of(pid))
+        yield
+
+
+def _start_of(pid: int) -> str:
+    fields = members.stat_fields(pid)
+    return fields[19] if fields else ""
+
+
+@ledger.undoes("cgroup-guest")
+def _undo_guest(entry: ledger.Entry) -> None:
+    pid, origin = int(entry.key["pid"]), Path(entry.key["origin"])
+    hierarchy = hierarchies().of(origin)
+    if hierarchy is None or not entry.identity or _start_of(pid) != entry.identity["start"]:
+        return
+    if members.memberships(pid).get("", "").startswith(f"{hierarchy.root.rstrip('/')}/lab-{entry.owner or 'lab'}/"):
+        _move(pid, origin if origin.is_dir() else hierarchy.path)
 
 
 @ledger.undoes("cgroup")
