@@ -29,6 +29,8 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 15, 36, 38
 
 _AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_BTIME = 0x800
 _HANDLE_BYTES = 128  # MAX_HANDLE_SZ of <fcntl.h>
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -123,6 +125,22 @@ def name_to_handle_at(path: str | Path) -> tuple[int, bytes]:
     result = _libc.name_to_handle_at(_AT_FDCWD, _c(path), buffer, ctypes.byref(ctypes.c_int()), 0)
     _check(result, "name_to_handle_at", ["AT_FDCWD", _quoted(path)])
     return ctypes.c_int.from_buffer(buffer, 4).value, buffer.raw[8 : 8 + size.value]
+
+
+def birth_time(path: str | Path) -> int:
+    """Return when a file was made, in nanoseconds since 1970; 0 where the file system does not keep it. A symlink is not followed.
+
+    See: statx(2)
+    """
+    buffer = ctypes.create_string_buffer(256)
+    result = _libc.statx(_AT_FDCWD, _c(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer)
+    _check(result, "statx", ["AT_FDCWD", _quoted(path), "AT_SYMLINK_NOFOLLOW", "STATX_BTIME"])
+    mask, seconds, nanoseconds = (
+        ctypes.c_uint32.from_buffer(buffer, 0).value,
+        ctypes.c_int64.from_buffer(buffer, 80).value,  # stx_btime
+        ctypes.c_uint32.from_buffer(buffer, 88).value,
+    )
+    return seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else 0
 
 
 def describe_mount(source: Location, target: Location, fstype: str | None, flags: int = 0, data: str | None = None) -> list[str]:

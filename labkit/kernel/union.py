@@ -1,0 +1,289 @@
+"""Union mounts in user space: unionfs-fuse where it is installed, else mergerfs.
+
+A FUSE daemon serves each mount. It runs in a cgroup of the lab, so it ends with the lab whatever happens to the
+notebook. See: unionfs(8), mergerfs(1), fuse(4)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from labkit import ledger
+from labkit.errors import CommandError, LabError, UnsupportedError
+from labkit.kernel import branches, ending, mount_ledger, mounts, processes
+from labkit.kernel.process import Process
+from labkit.kernel.state import MountState, UnionState
+
+PROGRAMS = ("unionfs", "mergerfs")
+"""What can serve a union, the preferred one first."""
+
+_PATIENCE = 10.0  # seconds until the daemon must have mounted, or ended after its mount is gone
+_FORBIDDEN = {
+    ":": "a colon", "=": "an equals sign", ",": "a comma", "\\": "a backslash", "*": "a star", "?": "a question mark", "[": "a bracket",
+}  # fmt: skip
+
+
+_served: dict[str, Process] = {}  # mount point to the daemon that this notebook has started
+
+
+class Union:
+    """One union mount, mounted or not.
+
+    Args:
+        branches: (directory, "RW" or "RO"), the topmost first. A change of a file in a read-only branch is made in a
+            copy in the writable branch above it (unionfs), or refused (mergerfs).
+        merged: the directory where the branches are seen as one.
+        program: "unionfs" or "mergerfs"; None takes the first that is installed.
+    """
+
+    def __init__(self, branches: Sequence[tuple[str | Path, str]], merged: str | Path, program: str | None = None) -> None:
+        self.branches = tuple((Path(os.path.abspath(directory)), mode) for directory, mode in branches)
+        self.merged = Path(os.path.abspath(merged))
+        self._program = program
+
+    @classmethod
+    def find(cls, merged: str | Path) -> Union:
+        """Return the union that is mounted on a directory, whoever mounted it: its branches are in its daemon's command line.
+
+        Raises:
+            LabError: none is mounted there, or its daemon cannot be found.
+        """
+        where = os.path.realpath(merged)
+        mount = mounts.at(where)
+        program = mount.fstype.removeprefix("fuse.") if mount else ""
+        if program not in PROGRAMS:
+            raise LabError(f"no union is mounted on {merged}")
+        pid = _daemon(program, where)
+        if pid is None:
+            raise LabError(f"the daemon of the union on {merged} does not run", remedy=f"umount {merged}")
+        return cls(_branches(pid, "RO" if program == "unionfs" else "RW"), where, program)
+
+    @property
+    def program(self) -> str:
+        """What serves it: as asked for, else the first of PROGRAMS that is installed.
+
+        Raises:
+            LabError: it is neither unionfs nor mergerfs.
+            UnsupportedError: it is not installed.
+        """
+        if self._program is not None and self._program not in PROGRAMS:
+            raise LabError(f"union: {self._program!r} is unknown here", remedy=f"one of {', '.join(PROGRAMS)}")
+        wanted = (self._program,) if self._program else PROGRAMS
+        found = next((program for program in wanted if shutil.which(program)), None)
+        if found is None:
+            packages = " or ".join({"unionfs": "unionfs-fuse"}.get(program, program) for program in wanted)
+            raise UnsupportedError(" or ".join(wanted), "no such command in PATH", remedy=f"apt-get install {packages}")
+        return found
+
+    @property
+    def mounted(self) -> bool:
+        """Whether a union is mounted on `merged` now."""
+        return self._mount() is not None
+
+    def command(self) -> list[str]:
+        """Return the command that mounts it, as typed: its daemon goes to the background."""
+        words = [f"{directory}={mode}" for directory, mode in self.branches]
+        writable = any(mode == "RW" for _, mode in self.branches)
+        if self.program == "mergerfs":  # "first found": a new file goes where unionfs puts it; the free space asked for is 4 GiB else
+            options = ["-o", "category.create=ff,minfreespace=0"]
+        else:
+            options = ["-o", "cow"] if writable else []
+            words = words if writable else [str(directory) for directory, _ in self.branches]
+        return [self.program, *options, ":".join(words), str(self.merged)]
+
+    def mount(self) -> Union:
+        """Mount it; where it is mounted already, nothing is done. A mount whose daemon is dead is replaced.
+
+        Shell:
+            unionfs -o cow dir1=RW:dir2=RO union
+
+        Returns:
+            Itself.
+
+        Raises:
+            LabError: a directory is not there or cannot be written on the command line; `merged` has another mount.
+            UnsupportedError: neither unionfs nor mergerfs, or no /dev/fuse.
+            CommandError: the daemon ended without mounting.
+        """
+        self._check()
+        where, line = os.path.realpath(self.merged), shlex.join(self.command())
+        dead = mounts.at(where)
+        if dead is not None and mounts.is_ours(dead) and _is_dead(where):
+            mounts.unmount(where)
+        if mounts.must_be_free(where, line, self._is_served_alike) is not None:
+            return self
+        program, *words = self.command()
+        with ledger.making("mount", target=where) as entry:
+            # In the foreground the process that we start is the daemon itself, so we know when it ends and why.
+            daemon = processes.start([program, "-f", *words], name=program, cwd="/", shell_line=line)
+            try:
+                _await_mount(daemon, where)
+                mount_ledger.identify(entry, where, line)
+            except BaseException:
+                daemon.kill()
+                raise
+        _served[where] = daemon
+        return self
+
+    def unmount(self) -> None:
+        """Detach it and wait until its daemon has ended; where it is not mounted, nothing is done.
+
+        Shell:
+            umount union
+
+        Raises:
+            LabError: what is mounted there is not the lab's.
+            SyscallError: EBUSY, with the processes that use it.
+        """
+        where = os.path.realpath(self.merged)
+        mount = mounts.at(where)
+        if mount is None:
+            return
+        pid = _daemon(mount.fstype.removeprefix("fuse."), where)
+        daemon = ending.known(pid) if pid is not None else None
+        mounts.unmount(where)
+        if daemon is not None:
+            _await_end(daemon)
+        if where in _served:
+            _served.pop(where).wait(_PATIENCE)
+
+    def state(self) -> UnionState:
+        """Return the branches and every name in them, read from the branches themselves."""
+        mount = self._mount()
+        fstype = mount.fstype if mount else f"fuse.{self.program}"
+        read = branches.unionfs if fstype == "fuse.unionfs" else branches.plain
+        return UnionState(
+            fstype=fstype,
+            merged=str(self.merged),
+            branches=tuple(("branch", str(directory)) for directory, _ in self.branches),
+            mounted=mount is not None,
+            files=branches.walk([directory for directory, _ in self.branches], read),
+        )
+
+    def __repr__(self) -> str:
+        return f"<union on {self.merged}, {'mounted' if self.mounted else 'not mounted'}>"
+
+    def _mount(self) -> MountState | None:
+        there = mounts.at(os.path.realpath(self.merged))
+        return there if there is not None and there.fstype.removeprefix("fuse.") in PROGRAMS else None
+
+    def _is_served_alike(self, mount: MountState) -> bool:
+        """Return whether a mount that was typed by hand has our branches."""
+        pid = _daemon(mount.fstype.removeprefix("fuse."), mount.mountpoint)
+        return pid is not None and [one for one, _ in _branches(pid, "")] == [one for one, _ in self.branches]
+
+    def _check(self) -> None:
+        """Refuse, before anything is changed, what cannot be mounted."""
+        if not self.branches:
+            raise LabError("union: no branch is given", remedy='at least one ("dir1", "RW")')
+        for directory, mode in self.branches:
+            if mode not in ("RW", "RO"):
+                raise LabError(f"union: branch {directory} has mode {mode!r}", remedy='"RW" or "RO"')
+            bad = next((words for letter, words in _FORBIDDEN.items() if letter in str(directory)), None)
+            if bad:
+                raise LabError(f"union: {str(directory)!r} has {bad} in its name, which a list of branches cannot carry", remedy="rename it")
+        for directory in (*(one for one, _ in self.branches), self.merged):
+            if not os.path.isdir(directory) and not _is_dead(str(directory)):
+                what = "no directory" if os.path.lexists(directory) else "not there"
+                raise LabError(f"union: {directory} is {what}", remedy=f"mkdir -p {shlex.quote(str(directory))}")
+        if not os.path.exists("/dev/fuse"):
+            raise UnsupportedError("/dev/fuse", "no such device", remedy="modprobe fuse")
+
+
+def _is_dead(merged: str) -> bool:
+    """Return whether a FUSE mount is there that nobody serves any more."""
+    try:
+        os.stat(merged)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def _await_mount(daemon: Process, where: str) -> None:
+    """Wait until the daemon has mounted; the kernel wakes a poll of mountinfo when mounts change.
+
+    Raises:
+        CommandError: it ended first.
+        LabError: it did neither in time.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    with open("/proc/self/mountinfo") as info:
+        watch = select.poll()
+        watch.register(info, select.POLLPRI)
+        watch.register(daemon.fileno(), select.POLLIN)
+        while mounts.at(where) is None or _is_dead(where):
+            if not daemon.alive:
+                raise CommandError([daemon.name], daemon.wait(), daemon.output())
+            if time.monotonic() > deadline:
+                daemon.kill()
+                raise LabError(f"{daemon.name} has mounted nothing on {where} in {_PATIENCE:g} s", cause=daemon.output().strip() or None)
+            watch.poll(100)
+
+
+def _await_end(daemon: ending.Known) -> None:
+    """Wait until a daemon has ended by itself, as it does once its mount is gone; then end it."""
+    try:
+        pidfd = os.pidfd_open(daemon.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if ending.known(daemon.pid) == daemon and not select.select([pidfd], [], [], _PATIENCE)[0]:
+            ending.kill([daemon])
+    finally:
+        os.close(pidfd)
+
+
+def _daemon(program: str, where: str) -> int | None:
+    """Return the pid of the daemon that serves a mount point, by its command line."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            words, operands = _words(int(name), "cmdline"), _operands(int(name))
+            is_program = bool(words) and os.path.basename(words[0]) in (program, f"{program}-fuse")
+            if is_program and len(operands) == 2 and os.path.realpath(_absolute(int(name), operands[1])) == where:
+                return int(name)
+    return None
+
+
+def _branches(pid: int, mode: str) -> list[tuple[str | Path, str]]:
+    """Return the branches in a daemon's command line.
+
+    Args:
+        pid: the daemon.
+        mode: of a branch without one.
+    """
+    found: list[tuple[str | Path, str]] = []
+    for word in _operands(pid)[0].split(":"):
+        directory, _, given = word.partition("=")
+        found.append((Path(_absolute(pid, directory)), given or mode))
+    return found
+
+
+def _operands(pid: int) -> list[str]:
+    """Return the words of a command line that are no options."""
+    found, words = [], iter(_words(pid, "cmdline")[1:])
+    for word in words:
+        if word == "-o":
+            next(words, None)
+        elif not word.startswith("-"):
+            found.append(word)
+    return found
+
+
+def _absolute(pid: int, path: str) -> str:
+    """Return a path as the daemon's shell meant it: the daemon itself has left for / since."""
+    started_in = next((word[4:] for word in _words(pid, "environ") if word.startswith("PWD=")), "/")
+    return os.path.normpath(os.path.join(started_in, path))
+
+
+def _words(pid: int, file: str) -> list[str]:
+    try:
+        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0") if word]
+    except OSError:
+        return []
