@@ -10,9 +10,9 @@ Nothing of labkit is imported here. See: clone(2) for clone3, setns(2), pivot_ro
 
 from __future__ import annotations
 
+import array
 import ctypes
 import errno
-import fcntl
 import gc
 import json
 import os
@@ -23,19 +23,21 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from typing import Any, NamedTuple, NoReturn
 
 if __package__:
-    from labkit.kernel import ending
-else:  # run as a program, isolated: only the file beside this one is wanted
+    from labkit.kernel import ending, execution
+else:  # run as a program, isolated: only the two files beside this one are wanted
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import ending  # type: ignore[import-not-found, no-redef]
+    import execution  # type: ignore[import-not-found, no-redef]
 
     sys.path.pop(0)
 
-CLONE_PIDFD, CLONE_INTO_CGROUP, CLONE_NEWPID = 0x1000, 0x200000000, 0x20000000
+_CLONE_PIDFD, _CLONE_INTO_CGROUP, _CLONE_NEWPID = 0x1000, 0x200000000, 0x20000000
 _PR_SET_PDEATHSIG, _MNT_DETACH, _SYS_CLONE3, _MSG_CMSG_CLOEXEC = 1, 2, 435, 0x40000000
+_SOON = 250  # milliseconds after which a child that has not come to its program is announced all the same
 _libc = ctypes.CDLL(None, use_errno=True)
 _clone_args = struct.Struct("11Q")
 
@@ -56,7 +58,14 @@ class Child:
     """One process on its way or running: what the launcher must watch, tell and end."""
 
     def __init__(self, pid: int, pidfd: int, report: socket.socket, errors: int, go: int, tracker: ending.Tracker) -> None:
+        self.told = False
         self.pid, self.pidfd, self.report, self.errors, self.go, self.tracker = pid, pidfd, report, errors, go, tracker
+
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send word to the notebook; the first message also brings the pid and the pidfd."""
+        _tell(self.report, message if self.told else {**message, "pid": self.pid}, [] if self.told else [self.pidfd])
+        self.told = True
 
 
 def serve(requests: socket.socket, notebook: int, mark: str) -> None:
@@ -73,39 +82,40 @@ def serve(requests: socket.socket, notebook: int, mark: str) -> None:
     poll.register(requests, select.POLLIN)
     poll.register(notebook, select.POLLIN)
     while True:
-        for fd, _ in poll.poll():
+        waiting = {child for child in children.values() if not child.told}
+        ready = poll.poll(_SOON if waiting else None)
+        for child in waiting if not ready else ():
+            child.tell({})  # held up on its way to the program: a frozen cgroup, a slow file system
+        for fd, _ in ready:
             if fd != requests.fileno() and fd != notebook:
                 _progress(fd, children, poll)
                 continue
-            message, fds, _, _ = (b"", [], 0, None) if fd == notebook else socket.recv_fds(requests, 64, 64, _MSG_CMSG_CLOEXEC)
+            message, fds = (b"", []) if fd == notebook else receive(requests, 64)
             if not message:
                 return ending.end(trackers, mark)
-            child = _begin(fds)
-            if child is not None:
-                trackers.add(child.tracker)
-                children[child.errors] = children[child.pidfd] = child
-                poll.register(child.errors, select.POLLIN)
-                poll.register(child.pidfd, select.POLLIN)
+            begun = _begin(fds)
+            if begun is not None:
+                trackers.add(begun.tracker)
+                for watched in (begun.errors, begun.pidfd):
+                    children[watched] = begun
+                    poll.register(watched, select.POLLIN)
 
 
 def _begin(fds: list[int]) -> Child | None:
     """Clone the child that one request asks for and give it what it can only get from outside."""
-    report = socket.socket(fileno=fds[1])
+    report = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[1])
     go_read, go_write = os.pipe()
     errors_read, errors_write = os.pipe()
     try:
         request = json.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        waits = bool(request["rlimits"] or request["uid_map"] or request["gid_map"] or request["cgroups"])
+        steps, program = _steps(request, fds, go_read, waits=waits), Program(request["argv"], request["env"])
         pid, pidfd = _clone(request, fds)
         if pid == 0:
             os.close(go_write)
-            _become(request, fds, go_read, errors_write)
-        try:
-            _equip(request, pid)
-        except OSError:
-            ending.kill(filter(None, [ending.known(pid)]))
-            os.waitpid(pid, 0)
-            os.close(pidfd)
-            raise
+            _become(steps, program, errors_write)
+        if waits:
+            _let_go(request, pid, pidfd, go_write)
     except Exception as error:
         os.close(errors_read)
         os.close(go_write)
@@ -115,9 +125,19 @@ def _begin(fds: list[int]) -> Child | None:
     finally:
         for fd in (go_read, errors_write, fds[0], *fds[2:]):
             os.close(fd)
-    _tell(report, {"pid": pid}, [pidfd])
-    os.write(go_write, b"g")
     return Child(pid, pidfd, report, errors_read, go_write, ending.Tracker(*request["tracker"]))
+
+
+def _let_go(request: dict[str, Any], pid: int, pidfd: int, go: int) -> None:
+    """Equip the waiting child and let it go on; end it where that fails."""
+    try:
+        _equip(request, pid)
+    except OSError:
+        ending.kill(filter(None, [ending.known(pid)]))
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+        raise
+    os.write(go, b"g")
 
 
 def _clone(request: dict[str, Any], fds: list[int]) -> tuple[int, int]:
@@ -125,25 +145,25 @@ def _clone(request: dict[str, Any], fds: list[int]) -> tuple[int, int]:
     tracker = os.open(request["tracker"][0], os.O_PATH | os.O_DIRECTORY)
     home = os.open("/proc/self/ns/pid", os.O_RDONLY) if request["pid_namespace"] is not None else -1
     pidfd = ctypes.c_int(-1)
-    flags = request["flags"] | CLONE_PIDFD | CLONE_INTO_CGROUP
+    flags = request["flags"] | _CLONE_PIDFD | _CLONE_INTO_CGROUP
     words = _clone_args.pack(flags, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, tracker)
-    try:
-        if home >= 0:  # takes effect for the next child only, and is taken back below
-            _call("setns", fds[request["pid_namespace"]], CLONE_NEWPID)
-        pid = _libc.syscall(_SYS_CLONE3, words, len(words))
-        number = ctypes.get_errno()
-    finally:
-        if home >= 0:
-            _libc.setns(home, CLONE_NEWPID)  # fails in the child, as it should: nobody goes back up
-            os.close(home)
-        os.close(tracker)
+    if home >= 0:  # takes effect for the next child only, and is taken back below
+        _run(Step("setns", (fds[request["pid_namespace"]], _CLONE_NEWPID), ["pid", _CLONE_NEWPID]))
+    pid = _libc.syscall(_SYS_CLONE3, words, len(words))
+    if pid == 0:
+        return 0, -1
+    number = ctypes.get_errno()
+    os.close(tracker)
+    if home >= 0:
+        _libc.setns(home, _CLONE_NEWPID)
+        os.close(home)
     if pid < 0:
         raise StepError(number, "clone3", [request["flags"], request["tracker"][0]])
     return pid, pidfd.value
 
 
 def _equip(request: dict[str, Any], pid: int) -> None:
-    """Put the waiting child into its cgroups and give it its limits and its user and group maps."""
+    """Give the waiting child its limits and its user and group maps, and put it into its cgroups."""
     for name, soft, hard in request["rlimits"]:
         try:
             resource.prlimit(pid, getattr(resource, name), (soft, hard))
@@ -156,140 +176,99 @@ def _equip(request: dict[str, Any], pid: int) -> None:
         _write(f"{directory}/cgroup.procs", str(pid))
 
 
-def _become(request: dict[str, Any], fds: list[int], go: int, errors: int) -> NoReturn:
+class Step(NamedTuple):
+    """One system call of the child, its arguments made before the clone: after it each touched page is a copy."""
+
+    syscall: str
+    arguments: tuple[Any, ...]
+    shown: list[Any]
+    wanted: int | None = None
+    """The result without which the child leaves silently: the launcher is gone."""
+
+
+def _steps(request: dict[str, Any], fds: list[int], go: int, *, waits: bool) -> list[Step]:
+    """Return what the child is to do before execve, in its order."""
+    bound = [
+        Step("prctl", (_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0), []),
+        Step("poll", (struct.pack("ihh", go, 0, 0), 1, 0), [], 0),  # the pipe ends where the launcher died before that signal was set
+    ]
+    steps = [*bound, *([Step("read", (go, ctypes.create_string_buffer(1), 1), [], 1)] if waits else [])]
+    steps += [Step("setns", (fds[index], nstype), [index, nstype]) for nstype, index in request["enter"]]
+    steps += [Step("unshare", (request["late"],), [request["late"]])] if request["late"] else []
+    steps += [Step("timens_offsets", (request["time_offsets"],), [])] if request["time_offsets"] else []
+    for source, target, fstype, flags, data in request["mounts"]:
+        words = [None if word is None else os.fsencode(word) for word in (source, target, fstype, data)]
+        steps.append(Step("mount", (*words[:3], ctypes.c_ulong(flags), words[3]), [source, target, fstype, flags, data]))
+    if request["root"] is not None:  # the old root is stacked on the new one, then taken off
+        steps += [_named("chdir", request["root"]), _named("pivot_root", ".", ".")]
+        steps += [Step("umount2", (b".", _MNT_DETACH), [".", "MNT_DETACH"]), _named("chdir", "/")]
+    if request["hostname"] is not None:
+        name = os.fsencode(request["hostname"])
+        steps.append(Step("sethostname", (name, len(name)), [request["hostname"]]))
+    steps += [_named("chdir", request["cwd"])] if request["cwd"] is not None else []
+    if request["become_root"]:
+        steps += [Step("setgroups", (0, None), [0]), Step("setresgid", (0, 0, 0), [0, 0, 0]), Step("setresuid", (0, 0, 0), [0, 0, 0])]
+        steps += bound  # a change of ids clears the signal
+    steps += [Step("setsid", (), []), *(Step("dup2", (fd, number), [fd, number]) for number, fd in enumerate(fds[2:5]))]
+    return steps + ([Step("ioctl", (0, ctypes.c_ulong(termios.TIOCSCTTY), 0), [0, "TIOCSCTTY"])] if request["tty"] else [])
+
+
+class Program:
+    """What is executed at the end, its strings made before the clone."""
+
+    def __init__(self, argv: list[str], env: dict[str, str]) -> None:
+        self.name, self.path = argv[0], env.get("PATH", os.defpath)
+        folders = [""] if "/" in self.name else self.path.split(":")
+        self.files = [os.fsencode(os.path.join(folder, self.name)) for folder in folders]
+        self.argv = _strings(argv)
+        self.env = _strings([f"{name}={value}" for name, value in env.items()])
+
+    def execute(self) -> NoReturn:
+        """Call execve on the first file that can be, and say why where none can."""
+        found: StepError | None = None
+        for file in self.files:
+            _libc.execve(file, self.argv, self.env)
+            number = ctypes.get_errno()
+            cause = execution.why_not(os.fsdecode(file), number)
+            if found is None and (cause is not None or number not in (errno.ENOENT, errno.ENOTDIR)):
+                found = StepError(number, "execve", [os.fsdecode(file)], cause)
+        where = f"there is no file {self.name}" if "/" in self.name else f"there is no {self.name} in {self.path}"
+        raise found or StepError(errno.ENOENT, "execve", [self.name], where)
+
+
+def _become(steps: list[Step], program: Program, errors: int) -> NoReturn:
     """Turn the cloned child into the program; runs in the child and never returns."""
     try:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.read(go, 1) != b"g":
-            os._exit(126)
-        for nstype, index in request["enter"]:
-            _call("setns", fds[index], nstype)
-        if request["late"]:
-            _call("unshare", request["late"])
-        _furnish(request)
-        _identify(request, go)
-        _connect(fds[2:5], request["tty"])
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        _execute(request["argv"], request["env"])
+        for step in steps:
+            _run(step)
+        program.execute()
     except BaseException as error:
         os.write(errors, json.dumps(_as_record(error)).encode())
     os._exit(127)
 
 
-def _furnish(request: dict[str, Any]) -> None:
-    """Make the mounts, change the root, set clock offsets and the host name."""
-    if request["time_offsets"]:
-        _write("/proc/self/timens_offsets", request["time_offsets"])
-    for source, target, fstype, flags, data in request["mounts"]:
-        arguments = [None if word is None else os.fsencode(word) for word in (source, target, fstype, data)]
-        if _libc.mount(*arguments[:3], ctypes.c_ulong(flags), arguments[3]) < 0:
-            raise StepError(ctypes.get_errno(), "mount", [source, target, fstype, flags, data])
-    if request["root"] is not None:
-        _step("chdir", os.chdir, request["root"])
-        _call("pivot_root", b".", b".")  # the old root is stacked on the new one ...
-        _call("umount2", b".", _MNT_DETACH)  # ... and taken off
-        os.chdir("/")
-    if request["hostname"] is not None:
-        _step("sethostname", socket.sethostname, request["hostname"])
-    if request["cwd"] is not None:
-        _step("chdir", os.chdir, request["cwd"])
+def _run(step: Step) -> None:
+    if step.syscall == "timens_offsets":
+        return _write("/proc/self/timens_offsets", step.arguments[0])
+    result = getattr(_libc, step.syscall)(*step.arguments)
+    if step.wanted is not None and result != step.wanted:
+        os._exit(126)
+    if result < 0:
+        raise StepError(ctypes.get_errno(), step.syscall, step.shown)
+    return None
 
 
-def _identify(request: dict[str, Any], go: int) -> None:
-    """Become root of the user namespace where that id is mapped."""
-    if request["become_root"]:
-        _step("setgroups", os.setgroups, [])
-        _step("setresgid", os.setresgid, 0, 0, 0)
-        _step("setresuid", os.setresuid, 0, 0, 0)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of ids clears it
-        watch = select.poll()
-        watch.register(go, 0)
-        if watch.poll(0):  # the launcher died in between: its end of the pipe is closed
-            os._exit(126)
+def receive(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Return the next message, of at most `size` bytes, and the descriptors that came with it, closed on exec.
 
-
-def _connect(stdio: list[int], tty: bool) -> None:
-    """Make the given files standard input, output and error, in a session of its own."""
-    os.setsid()
-    for number, fd in enumerate(stdio):
-        os.dup2(fd, number, inheritable=True)
-    if tty:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
-    """Call execve on the first file in PATH that can be, and say why where none can."""
-    program = argv[0]
-    found: StepError | None = None
-    folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
-    for folder in folders:
-        path = os.path.join(folder, program)
-        try:
-            os.execve(path, argv, env)
-        except OSError as error:
-            cause = why_not(path, error.errno or 0)
-            if found is None and (cause is not None or error.errno not in (errno.ENOENT, errno.ENOTDIR)):
-                found = StepError(error.errno or 0, "execve", [path], cause)
-    where = f"there is no file {program}" if "/" in program else f"there is no {program} in {':'.join(folders)}"
-    raise found or StepError(errno.ENOENT, "execve", [program], where)
-
-
-def why_not(path: str, number: int) -> str | None:
-    """Measure why a file cannot be executed.
-
-    Args:
-        path: the file.
-        number: the errno of execve(2).
-
-    Returns:
-        The cause, or None where nothing was found; a file that is not there has none to give.
+    The standard library's `recv_fds` drops its flags.
     """
-    if os.path.islink(path) and not os.path.exists(path):
-        return f"{path} is a symbolic link to {os.readlink(path)}, which is not there"
-    if not os.path.exists(path):
-        return None
-    if number == errno.EACCES:
-        if os.path.isdir(path):
-            return f"{path} is a directory"
-        if not os.stat(path).st_mode & 0o111:
-            return f"{path} has no execute permission (mode {os.stat(path).st_mode & 0o7777:04o})"
-        return f"{path} lies on a mount with noexec" if os.statvfs(path).f_flag & os.ST_NOEXEC else None
-    kind, interpreter = interpreter_of(path)
-    if number == errno.ENOENT and interpreter and not os.path.exists(interpreter):
-        return f"{path} is there, its {kind} {interpreter} is not"
-    return f"{path} is neither a program nor a script with #!" if number == errno.ENOEXEC and not kind else None
-
-
-def interpreter_of(path: str) -> tuple[str, str]:
-    """Return what a program needs to be run: ("script interpreter" or "loader", its path), or two empty strings.
-
-    See: execve(2), elf(5) for PT_INTERP
-    """
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-            if head.startswith(b"#!"):
-                words = head[2:].split(b"\n", 1)[0].split()
-                return "script interpreter", os.fsdecode(words[0]) if words else ""
-            if head[:4] != b"\x7fELF":
-                return "", ""
-            wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
-            offset, size, count = (
-                struct.unpack_from(order + "Q", head, 32)[0] if wide else struct.unpack_from(order + "I", head, 28)[0],
-                *struct.unpack_from(order + "HH", head, 54 if wide else 42),
-            )
-            for number in range(count):
-                file.seek(offset + number * size)
-                header = file.read(size)
-                if struct.unpack_from(order + "I", header)[0] == 3:  # PT_INTERP
-                    layout = (order + "Q16xQ", 8) if wide else (order + "I8xI", 4)
-                    start, length = struct.unpack_from(layout[0], header, layout[1])
-                    file.seek(start)
-                    return "loader", os.fsdecode(file.read(length).rstrip(b"\0"))
-    except (OSError, struct.error, IndexError):
-        pass
-    return "", ""
+    fds = array.array("i")
+    message, ancillary, _, _ = channel.recvmsg(size, socket.CMSG_LEN(64 * fds.itemsize), _MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return message, list(fds)
 
 
 def _progress(fd: int, children: dict[int, Child], poll: select.poll) -> None:
@@ -300,27 +279,22 @@ def _progress(fd: int, children: dict[int, Child], poll: select.poll) -> None:
         text = os.read(fd, 65536)
         os.close(fd)
         os.close(child.go)
-        _tell(child.report, {"error": json.loads(text)} if text else {"started": True})
+        child.tell({"error": json.loads(text)} if text else {"started": True})
         return
     if child.errors in children:  # it ended before its answer was read: the answer goes first
         _progress(child.errors, children, poll)
     _, status = os.waitpid(child.pid, 0)
+    child.tell({"ended": os.waitstatus_to_exitcode(status)})
     os.close(child.pidfd)
-    _tell(child.report, {"ended": os.waitstatus_to_exitcode(status)})
     child.report.close()
 
 
-def _call(syscall: str, *arguments: int | bytes) -> None:
-    if getattr(_libc, syscall)(*arguments) < 0:
-        number = ctypes.get_errno()
-        raise StepError(number, syscall, [os.fsdecode(word) if isinstance(word, bytes) else word for word in arguments])
+def _named(syscall: str, *words: str) -> Step:
+    return Step(syscall, tuple(map(os.fsencode, words)), list(words))
 
 
-def _step(syscall: str, function: Callable[..., object], *arguments: object) -> None:
-    try:
-        function(*arguments)
-    except OSError as error:
-        raise StepError(error.errno or 0, syscall, [str(word) for word in arguments]) from error
+def _strings(words: list[str]) -> ctypes.Array[ctypes.c_char_p]:
+    return (ctypes.c_char_p * (len(words) + 1))(*map(os.fsencode, words), None)
 
 
 def _write(path: str, text: str) -> None:
@@ -346,9 +320,11 @@ def _tell(report: socket.socket, message: dict[str, Any], fds: Iterable[int] = (
 
 
 def _main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # meant for the notebook; this process ends when that one does
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so through execve
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for fd in sys.argv[1:3]:
+        os.set_inheritable(int(fd), False)  # noqa: FBT003 - the standard library's way to say it
     gc.disable()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[3])

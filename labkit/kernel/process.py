@@ -16,6 +16,7 @@ from typing import Any
 
 from labkit.errors import LabError
 from labkit.kernel import ending, namespaces
+from labkit.kernel.launcher import receive
 from labkit.kernel.launching import placing
 from labkit.kernel.state import ProcessState
 
@@ -172,7 +173,7 @@ class Process:
         with self._lock:
             if not _readable(self._report.fileno(), timeout):
                 return None
-            message, fds, _, _ = socket.recv_fds(self._report, 65536, 1)
+            message, fds = receive(self._report, 65536)
             if not message:
                 if not self.started:
                     raise LabError(f"the launcher of processes died while it started {self._called()}", remedy="start it again")
@@ -183,7 +184,6 @@ class Process:
             self.started = self.started or "started" in told
             self._status = told.get("ended", self._status)
             if fds:
-                os.set_inheritable(fds[0], False)  # noqa: FBT003 - the standard library's way to say it
                 self._pidfd = fds[0]
             return told
 

@@ -162,10 +162,13 @@ class Plan:
             redirect: such as `> clock.log 2>&1`.
             background: end with `&` and keep the pid as `$name`.
         """
-        line = shlex.join(self._inner())
-        owner = self._mapped_owner()
-        if self.new:
-            line = shlex.join(self._unshare(owner)) + " " + line
+        variable = variable_of(self.name)
+        keeper = f"{variable or 'process'}_map"
+        line, owner, maps = shlex.join(self._inner()), self._mapped_owner(), self._map_lines(keeper)
+        if unshare := self._unshare():
+            line = f"{shlex.join(unshare)} {line}"
+        if maps:  # execve takes the rights from who has no id yet: so the maps come first, then the process
+            line = f"nsenter --user=/proc/${keeper}/ns/user {line}"
         if owner and owner != (0, 0):
             line = f"setpriv --reuid={owner[0]} --regid={owner[1]} --clear-groups {line}"
         if self.enter:
@@ -176,21 +179,16 @@ class Plan:
             line = f"bash -c {shlex.quote(f'{joins} && exec {line}')}"
         line = f"{line} {redirect}".rstrip()
         if not background:
-            return line
-        line += " &"
-        variable = variable_of(self.name)
-        if not variable:
-            return line
-        if "pid" in self.new or "pid" in self.enter:
-            return f"{line} {variable}=$!\n{self._map_lines(variable)}until {variable}=$(pgrep -P $!); do sleep 0.1; done"
-        return f"{line} {variable}=$!\n{self._map_lines(variable)}".rstrip("\n")
+            return "\n".join([*maps, line, *([f"kill ${keeper}"] if maps else [])])
+        after = [_until(f"$(readlink /proc/$!/ns/user) = $(readlink /proc/${keeper}/ns/user)"), f"kill ${keeper}"] if maps else []
+        if variable and ("pid" in self.new or "pid" in self.enter):  # what bash started is unshare(1), or nsenter(1), which forked
+            after.append(f"until {variable}=$(pgrep -P $!); do sleep 0.1; done")
+        return "\n".join([*maps, f"{line} &" + (f" {variable}=$!" if variable else ""), *after])
 
     def _inner(self) -> list[str]:
         """Return the command inside its namespaces, wrapped in a shell where steps come before it."""
         prefix = self.root or ""
         steps = []
-        if self.uid_map and not self._mapped_owner():
-            steps.append("until read _ < /proc/self/uid_map; do sleep 0.1; done")
         if self.root is not None:
             steps.append(f"mount --rbind {shlex.quote(self.root)} {shlex.quote(self.root)}")
         steps += [f"mount --rbind {shlex.quote(source)} {shlex.quote(prefix + target)}" for source, target in self.binds]
@@ -201,19 +199,20 @@ class Plan:
         last = list(self.argv)
         if self.root is not None:
             last = ["chroot", self.root, *last]
-        if self.uid_map and not self._mapped_owner() and self._becomes_root():
-            last = ["setpriv", "--reuid=0", "--regid=0", "--clear-groups", *last]
         return ["bash", "-c", " && ".join([*steps, f"exec {shlex.join(last)}"])] if steps else last
 
-    def _unshare(self, owner: tuple[int, int] | None) -> list[str]:
-        words = ["unshare", *(f"--{kind}" for kind in KINDS if kind in self.new)]
-        words += ["--fork"] if "pid" in self.new else []
+    def _unshare(self) -> list[str]:
+        """Return the words of unshare(1), none where it has nothing to do."""
+        owner = self._mapped_owner()
+        kinds = [kind for kind in KINDS if kind in self.new and (kind != "user" or owner or not self.uid_map)]
+        words = ["unshare", *(f"--{kind}" for kind in kinds)]
+        words += ["--fork"] if "pid" in kinds else []
         words += ["--map-root-user"] if owner else []
-        words += ["--mount-proc"] if self.mount_proc and self.root is None and not self.binds and (owner or not self.uid_map) else []
-        words += ["--propagation", self.propagation] if self.propagation != "private" and "mount" in self.new else []
+        words += ["--mount-proc"] if self.mount_proc and self.root is None and not self.binds else []
+        words += ["--propagation", self.propagation] if self.propagation != "private" and "mount" in kinds else []
         words += ["--boottime", str(self.boottime)] if self.boottime else []
         words += ["--monotonic", str(self.monotonic)] if self.monotonic else []
-        return words
+        return words if kinds else []
 
     def _mapped_owner(self) -> tuple[int, int] | None:
         """Return the (uid, gid) outside where only root inside is mapped: what `unshare --map-root-user` can do."""
@@ -222,14 +221,18 @@ class Plan:
         (inside, uid, count), (group, gid, groups) = self.uid_map[0], self.gid_map[0]
         return (uid, gid) if (inside, group, count, groups) == (0, 0, 1, 1) else None
 
-    def _map_lines(self, variable: str) -> str:
+    def _map_lines(self, keeper: str) -> list[str]:
+        """Return the lines that make a user namespace and write its maps; none where unshare(1) does."""
         if not self.uid_map or self._mapped_owner():
-            return ""
-        typed = [f"until [ $(readlink /proc/${variable}/ns/user) != $(readlink /proc/$$/ns/user) ]; do sleep 0.1; done"]
+            return []
+        typed = [
+            f"unshare --user sleep infinity & {keeper}=$!",
+            _until(f"$(readlink /proc/${keeper}/ns/user) != $(readlink /proc/$$/ns/user)"),
+        ]
         for file, lines in (("gid_map", self.gid_map), ("uid_map", self.uid_map)):
             text = _map_text(lines).replace("\n", "\\n")
-            typed.append(f"printf '{text}' > /proc/${variable}/{file}")
-        return "\n".join([*typed, ""])
+            typed.append(f"printf '{text}' > /proc/${keeper}/{file}")
+        return typed
 
     def _becomes_root(self) -> bool:
         return all(any(first <= 0 < first + count for first, _, count in lines) for lines in (self.uid_map, self.gid_map))
@@ -268,6 +271,10 @@ def enter_file(kind: str, where: object) -> tuple[str, str]:
         return base.format(pid), base.format(f"${variable}" if variable else pid)
     path = os.fspath(getattr(where, "path", where))  # type: ignore[call-overload]
     return str(path), str(path)
+
+
+def _until(condition: str) -> str:
+    return f"until [ {condition} ]; do sleep 0.1; done"
 
 
 def _word(path: str) -> str:

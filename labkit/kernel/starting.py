@@ -65,7 +65,7 @@ def _await(process: Process, plan: Plan, message: dict[str, Any] | None) -> None
             return
         if time.monotonic() > deadline:
             raise LabError(f"{plan.argv[0]} has not begun to run after {_PATIENCE:g} s")
-        message = process.hear(0.5)
+        message = process.hear(0.5)  # seconds between two looks at the freezers
 
 
 def _as_error(record: dict[str, object], plan: Plan) -> LabError:
