@@ -17,7 +17,7 @@ from labkit.kernel.cgroup_interface import parse
 
 _FILE = "cgroup.subtree_control"
 _SETTABLE = (".max", ".high", ".low", ".min", ".weight", ".cpus", ".mems", ".idle", ".burst", ".group")
-_DEFAULTS = ("", 0, 100, "max", "max 100000", "default 100", {})
+_DEFAULTS: tuple[object, ...] = ("", 0, 100, "max", "max 100000", "default 100", {})
 
 
 def words(directory: Path, file: str) -> tuple[str, ...]:

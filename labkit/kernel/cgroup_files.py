@@ -109,7 +109,8 @@ def _require_equal(key: str) -> Row:
     row = row_of(key) or Row(key)
     if not row.v1:
         prefix = key.partition(".")[0]
-        raise UnsupportedError(f"cgroup v2 for {key}", f"{'v1' if prefix == 'cgroup' else f'{prefix} in v1'}, which has no equal: {row.note}")
+        found = "v1" if prefix == "cgroup" else f"{prefix} in v1"
+        raise UnsupportedError(f"cgroup v2 for {key}", f"{found}, which has no equal: {row.note}")
     return row
 
 

@@ -24,7 +24,7 @@ _UNLIMITED = (1 << 63) - (1 << 16)
 """A limit from here on is none: v1, and hugetlb in v2, write the kernel's largest number of whole pages (of up to 64 KiB)."""
 _LIMITS = ("memory.min", "memory.low", "memory.high", "memory.max", "memory.swap.max", "memory.swap.high", "memory.zswap.max")
 _DEVICES = dict(zip(("rbps", "wbps", "riops", "wiops"), next(row.v1 for row in TABLE if row.v2 == "io.max"), strict=True))
-_FLAT = (".stat", ".events", ".events.local", ".stat.local", ".oom_control")
+_FLAT = (".stat", ".events", ".events.local", ".stat.local", ".oom_control", "io.weight", "io.bfq.weight")
 _NESTED = ("io.stat", "io.max", "io.latency", "io.cost.qos", "io.cost.model", "memory.numa_stat", "rdma.max", "rdma.current")
 _MEMORY_STAT = {
     "anon": "rss", "file": "cache", "anon_thp": "rss_huge", "shmem": "shmem", "file_mapped": "mapped_file", "file_dirty": "dirty",
@@ -200,6 +200,7 @@ _READERS: dict[str, Callable[[Read], Value]] = {
     "memory.swap.current": lambda read: _swap("usage", read),
     "io.max": _io_max,
     "io.stat": _io_stat,
+    "io.bfq.weight": lambda read: {"default": int(read("blkio.bfq.weight"))},
 }
 
 

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 
 from labkit import ledger, trace
-from labkit.kernel import netlink, network_links, network_requests, network_state
+from labkit.kernel import netlink, network_links, network_requests
 from labkit.kernel.netlink import NetlinkSocket
 from labkit.kernel.network_addresses import address, delete_address, delete_route, route, routes
 from labkit.kernel.network_links import End, by_name, check_ours
@@ -19,7 +19,7 @@ from labkit.kernel.network_namespaces import HOST_NET, NetworkNamespace, names
 from labkit.kernel.network_ping import Ping, ping
 from labkit.kernel.network_places import Netns, Place, place
 from labkit.kernel.network_state import states
-from labkit.kernel.network_veth import bridge, by_names, check_free, check_ifname, place_of, veth, word
+from labkit.kernel.network_veth import bridge, by_names, check_ifname, place_of, refuse_taken, taken, veth, word
 from labkit.kernel.state import LinkState
 
 __all__ = [
@@ -159,7 +159,7 @@ def claim_link(ifname: str) -> None:
     """
     check_ifname(ifname)
     if not network_links.claimed(ifname):
-        check_free(ifname, place(None))
+        refuse_taken(taken(ifname, place(None)), place(None))
         ledger.intend("link-claim", ifname=ifname)
 
 
@@ -196,9 +196,7 @@ def statistics(ifname: str, netns: Netns = None) -> Statistics:
 
     def read() -> Statistics:
         with NetlinkSocket() as route:
-            by_name(route, ifname, where)
-            found = network_state.links(route, counters=True)
-        return Statistics(*next(link.counters for link in found if link.state.ifname == ifname))
+            return Statistics(*by_name(route, ifname, where).counters)
 
     return netlink.within(where.path, read)
 

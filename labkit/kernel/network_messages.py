@@ -30,7 +30,7 @@ class Link:
         master: index of its bridge, or 0.
         link: index of the other end of a veth, or 0.
         netnsid: the namespace of the other end, as this namespace numbers it; None for this one.
-        counters: rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped; empty if not asked for.
+        counters: rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped.
     """
 
     state: LinkState

@@ -80,14 +80,9 @@ def state(name: str, path: str | None) -> NetworkState:
     return _state(network, {})
 
 
-def links(route: NetlinkSocket, *, counters: bool = False) -> list[Link]:
-    """Read the links of the namespace that the socket is in.
-
-    Args:
-        route: a NETLINK_ROUTE socket.
-        counters: read their counters, too.
-    """
-    mask = b"" if counters else netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
+def links(route: NetlinkSocket) -> list[Link]:
+    """Read the links of the namespace that the socket is in; the counters of their protocols are left out."""
+    mask = netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
     found = [parse_link(message) for message in route.dump(netlink.RTM_GETLINK, bytes(16) + mask)]
     names = {link.state.index: link.state.ifname for link in found}
     return [replace(link, state=replace(link.state, master=names.get(link.master, ""))) for link in found]

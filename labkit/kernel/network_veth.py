@@ -46,11 +46,14 @@ def veth(ifname: str, peer: str, netns: Netns = None, peer_netns: Netns = None) 
     check_ifname(peer)
     if one == other and ifname == peer:
         raise LabError(f"both ends of the veth are called {ifname} in {one.title}", remedy="give each end a name of its own")
-    known = _known_pair(ifname, peer, one, other)
-    if known:
-        return known
-    check_free(ifname, one)
-    check_free(peer, other)
+    for found in _still_there(_pair_key(ifname, peer, one, other)):
+        if len(found) == 2:
+            return found[0], found[1]
+    here, there = taken(ifname, one), taken(peer, other)
+    if here and there and one.ours() and other.ours() and _is_pair(here, there, one, other):
+        return here, there  # made by hand in the lab's own namespaces
+    refuse_taken(here, one)
+    refuse_taken(there, other)
     with ledger.making("link", **_pair_key(ifname, peer, one, other)) as entry:
         ends = _make_veth(ifname, peer, one, other, entry)
         network_links.write_ends(entry, [end for end, _ in ends])
@@ -76,7 +79,7 @@ def bridge(ifname: str, netns: Netns = None) -> LinkState:
     key = {"link_kind": "bridge", "ifname": ifname, "netns": where.path or ""}
     for known in _still_there(key):
         return known[0]
-    check_free(ifname, where)
+    refuse_taken(taken(ifname, where), where)
     with ledger.making("link", **key) as entry:
         body = network_requests.new_bridge(ifname)
         end, state = netlink.within(where.path, lambda: _make(ifname, "bridge", body, where, entry))
@@ -104,25 +107,32 @@ def check_ifname(ifname: str) -> None:
         raise LabError(f"{ifname!r} cannot name a link", cause=cause, remedy="a short word such as veth1")
 
 
-def check_free(ifname: str, where: Place) -> None:
-    """Refuse a namespace that is not this lab's, and a name that is taken there.
+def taken(ifname: str, where: Place) -> LinkState | None:
+    """Return the link that has a name where one is to be made, or None.
 
     Raises:
         LabError: there is no such namespace, or it is another's.
-        SyscallError: EEXIST, with what has the name.
     """
     where.check_there()
 
     def look() -> LinkState | None:
         with NetlinkSocket() as route:
             where.check(route)
-            return next((link.state for link in network_state.links(route) if link.state.ifname == ifname), None)
+            return next((described(route, link) for link in network_state.links(route) if link.state.ifname == ifname), None)
 
-    found = netlink.within(where.path, look)
-    if found:
+    return netlink.within(where.path, look)
+
+
+def refuse_taken(found: LinkState | None, where: Place) -> None:
+    """Refuse to make a link whose name is taken.
+
+    Raises:
+        SyscallError: EEXIST, with what has the name.
+    """
+    if found is not None:
         cause = f"{where.title} has a {found.kind or 'hardware'} link of that name, index {found.index}"
-        remedy = f"{where.prefix}ip link delete {ifname}, if nobody needs it; or take another name"
-        raise SyscallError("RTM_NEWLINK", errno.EEXIST, (ifname,), cause=cause, remedy=remedy, see="rtnetlink(7)")
+        remedy = f"{where.prefix}ip link delete {found.ifname}, if nobody needs it; or take another name"
+        raise SyscallError("RTM_NEWLINK", errno.EEXIST, (found.ifname,), cause=cause, remedy=remedy, see="rtnetlink(7)")
 
 
 def place_of(ifname: str, where: Place) -> tuple[End, LinkState]:
@@ -149,18 +159,6 @@ def word(ifname: str) -> str:
     """Write a name so that ip(8) cannot take it for a keyword (`a` would be `address`)."""
     quoted = shlex.quote(ifname)
     return quoted if any(character.isdigit() for character in ifname) else f"dev {quoted}"
-
-
-def _known_pair(ifname: str, peer: str, one: Place, other: Place) -> tuple[LinkState, LinkState] | None:
-    """Return the pair, if it is there already and this lab's: where it was made, or where it was moved since."""
-    for found in _still_there(_pair_key(ifname, peer, one, other)):
-        if len(found) == 2:
-            return found[0], found[1]
-    here = by_names(one).get(ifname)  # made by hand in the lab's own namespaces
-    there = by_names(other).get(peer) if here else None
-    if here and there and one.ours() and other.ours() and _is_pair(here, there, one, other):
-        return here, there
-    return None
 
 
 def _pair_key(ifname: str, peer: str, one: Place, other: Place) -> dict[str, str]:
