@@ -44,4 +44,4 @@ lock: ## choose the versions of the Python packages anew (needs uv)
 
 .PHONY: clean
 clean: ## remove from the kernel whatever the labs made (root)
-	$(able)@.venv/bin/labkit clean
+	$(able)$(call refuse,$(if $(wildcard .venv/bin/labkit),,nothing is set up here; remedy: sudo make lab))@.venv/bin/labkit clean

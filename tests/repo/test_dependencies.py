@@ -14,7 +14,7 @@ CONDA_NAMES = {"playwright": "playwright-python"}
 def declared() -> dict[str, set[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
-    return dict(map(parsed, [*project["project"]["dependencies"], *extras, *project["build-system"]["requires"]]))
+    return dict(map(parsed, [*project["project"]["dependencies"], *extras]))
 
 
 def runtime() -> set[str]:
@@ -50,13 +50,12 @@ def test_environment_yml_names_the_same_packages_with_the_same_bounds() -> None:
 
 def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
     loose = {name: bounds for name, bounds in declared().items() if {bound.strip("0123456789.") for bound in bounds} != {">=", "<"}}
-    assert set(loose) == {"hatchling"}, "only the build backend, which nothing here uses, may be without an upper bound"
+    assert loose == {}
 
 
 def test_the_locks_pin_every_declared_package_within_its_bounds() -> None:
     locked = pins("requirements-test.lock")
-    wanted = {name: bounds for name, bounds in declared().items() if name != "hatchling"}
-    wrong = [f"{name} {v}" for name, bounds in wanted.items() for v in locked[name] for bound in bounds if not inside(v, bound)]
+    wrong = [f"{name} {v}" for name, bounds in declared().items() for v in locked[name] for bound in bounds if not inside(v, bound)]
     assert wrong == []
 
 
