@@ -25,6 +25,9 @@ CGROUPS = re.compile(
 CGROUP_HOME = re.compile(r"^(?:/.*)?/lab(?:-[^/]+)?$")
 """A lab's own directory: made on demand, so its coming and going are left out; a value changed in it is shown."""
 
+NAMELESS_TRACKER = re.compile(r"process(?:-\d+)?")
+"""The place of a process that nobody named: it is called by its comm."""
+
 CGROUP_FILES = re.compile(
     r"\.(?:stat|stat\.local|current|peak|pressure|events|events\.local|usage_in_bytes|max_usage_in_bytes|failcnt|numa_stat)$"  # counters
     r"|^(?:cgroup\.procs|cgroup\.threads|tasks)$"  # who is in it: shown as a change of the process
