@@ -83,8 +83,8 @@ def red(measured: str, cause: str, remedy: str | None = None) -> Finding:
 
 
 def _lines(finding: Finding) -> list[str]:
-    indent = " " * 23
-    lines = _wrapped(f"{finding.colour:<6} {finding.id:<15} {finding.measured}", indent)
+    indent = " " * 20
+    lines = _wrapped(f"{finding.colour:<6} {finding.id:<12} {finding.measured}", indent)
     for word, said in (("cause", finding.cause), ("remedy", finding.remedy)):
         if said:
             lines += _wrapped(f"{indent}{word}: {said}", indent)
