@@ -55,7 +55,7 @@ class Lab(Views):
         aims = [f"- {aim}" for aim in self.module.AIMS]
         tasks = [f"[{checkpoint.id}] {checkpoint.task}" for checkpoint in self.checkpoints.all]
         where = [f"Shell cells run in {self.directory} ($LAB)."]
-        return show.notice("card", f"Lab {self.id}: {self.module.TITLE}", [*aims, "", *tasks, "", *where])
+        return show.notice("lab", f"Lab {self.id}: {self.module.TITLE}", [*aims, *tasks, *where])
 
     def predict(self, question: str, answer: object = ...) -> None:
         """Say what will happen before you look; `...` stands for no answer yet."""
@@ -73,7 +73,7 @@ class Lab(Views):
         prediction = observation.prediction
         lines = [f"predicted: {prediction.answer if prediction.answered else 'nothing'}", f"measured:  {measured}"]
         words = {True: "as predicted", False: "not as predicted: why?", None: "measured without a prediction"}
-        present(show.notice("prediction", prediction.question, [*lines, words[observation.right]]))
+        present(show.notice("measured", prediction.question, [*lines, words[observation.right]]))
 
     def check(self, checkpoint_id: str) -> Verdict:
         """Measure a checkpoint and show the verdict. What is not done is no error.
@@ -124,7 +124,7 @@ class Lab(Views):
         self.record.note("solution", checkpoint=checkpoint_id, run=run)
         if run:
             self.run(checkpoint.solution)
-        return show.notice("solution", checkpoint.task, checkpoint.solution.strip().splitlines())
+        return show.notice("solution", checkpoint.task, [f"  {line}" for line in checkpoint.solution.strip().splitlines()])
 
     def look(self) -> None:
         """Measure the edges that were not seen yet, so that none passes by unseen between two checks."""
@@ -153,6 +153,10 @@ class Lab(Views):
             return self.checkpoints.verdict(checkpoint_id, self)
 
 
+_current: Lab | None = None
+"""The lab that is open in this process: what the process makes belongs to one lab at a time."""
+
+
 def open_lab(lab_id: str) -> Lab:
     """Open a lab: look whether this machine can run it, remove what an earlier try left, show its card.
 
@@ -165,7 +169,10 @@ def open_lab(lab_id: str) -> Lab:
     if os.geteuid() != 0:
         raise LabError("a lab changes the kernel's state and needs root", remedy="start JupyterLab as root: sudo make lab")
     warnings = _examined(lab_id, module)
-    lab = Lab(lab_id, module)
+    global _current
+    if _current is not None:
+        _current.close()
+    lab = _current = Lab(lab_id, module)
     lab.open()
     running = shell()
     if running is not None:

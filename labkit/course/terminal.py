@@ -18,7 +18,7 @@ from labkit.kernel import processes
 
 if TYPE_CHECKING:
     from labkit.course.workplace import Workplace
-    from labkit.kernel.processes import Process
+    from labkit.kernel.process import Process
 
 SHELLS = ("bash", "sh", "dash", "ash", "busybox")
 PROMPT = "lab# "
@@ -50,6 +50,8 @@ class Terminal:
         line = f"exec {{{name}_in}}> >(exec {shlex.join(argv)} > $LAB/{name}.log 2>&1); {name}=$!"
         options = {"cwd": place.directory, "env": environment, **options}
         process = processes.start(argv, name=name, tty=True, shell_line=line, **options)
+        if process.master is None:
+            raise LabError(f"{name} has no pseudo-terminal")
         terminal = cls(process, process.master, re.escape(PROMPT) if prompt is None else prompt)
         if prompt is None and os.path.basename(argv[0]) != "bash":
             terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
@@ -124,6 +126,7 @@ class Terminal:
         self.process.kill()
 
     def __enter__(self) -> Terminal:
+        self.detached = False
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

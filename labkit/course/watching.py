@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from labkit.errors import LabError
 from labkit.kernel.cgroups import Cgroup
-from labkit.kernel.processes import Process
+from labkit.kernel.process import Process
 from labkit.show import View, table
 
 Watchable = Process | Cgroup

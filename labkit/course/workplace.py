@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
-from labkit.kernel import cgroups, mounts, syscalls, trees
+from labkit.kernel import cgroups, mountinfo, syscalls, trees
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
-    from labkit.kernel.processes import Process
+    from labkit.kernel.process import Process
 
 VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu"}
 """Variable of a shell cell to the controller whose directory of this lab it names; "" is the v2 hierarchy."""
@@ -53,13 +53,21 @@ class Workplace:
         self.is_open = self.directory.is_dir()
 
     def take_down(self) -> None:
-        """End and remove everything that the ledger holds for this lab; what is made from now on is this lab's."""
+        """End and remove everything that the ledger holds for this lab; what is made from now on is this lab's.
+
+        Raises:
+            LabError: something resists, and stays in the ledger; everything else is gone.
+        """
         ledger.own(self.id)
         self.started.clear()
         self.terminals.clear()
         self._wanted.clear()
         self.is_open = False
-        ledger.undo(self.id)
+        try:
+            ledger.undo(self.id)
+        except ExceptionGroup as group:
+            what = "; ".join(str(error) for error in group.exceptions)
+            raise LabError(f"what lab {self.id} made could not all be removed: {what}", remedy=f"labkit clean {self.id}") from group
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a shell cell: $LAB, the lab's cgroup directories, and a pid for each named process."""
@@ -91,6 +99,5 @@ def variable(name: str) -> str:
 def _unmount_below(entry: ledger.Entry) -> None:
     """Unmount what was mounted in the lab's own directory, also by lines that a student typed; the latest first."""
     directory = entry.key["directory"]
-    for mount in reversed(mounts.mountinfo()):
-        if mount.mountpoint == directory or mount.mountpoint.startswith(directory + "/"):
-            syscalls.umount2(mount.mountpoint, syscalls.MNT_DETACH)
+    for mount in reversed(mountinfo.at_or_below(directory)):
+        syscalls.umount2(mount.mountpoint, syscalls.MNT_DETACH)

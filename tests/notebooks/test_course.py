@@ -56,7 +56,7 @@ def test_a_name_that_the_lab_will_use_and_did_not_make_is_refused_not_taken(kern
     subprocess.run(["ip", "netns", "add", "trial1"], check=True)
     try:
         ran = kernel.run(OPEN)
-        assert "network namespace trial1 is there already" in ran.error
+        assert "network namespace trial1 is there and is not this lab's" in ran.error
         kernel.run("lab.close()")
         assert Path("/run/netns/trial1").exists()
         assert ledger.live() == []

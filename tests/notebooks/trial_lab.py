@@ -3,6 +3,7 @@
 import sys
 
 from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.errors import LabError
 from labkit.kernel.cgroups import Cgroup
 
 TITLE = "A lab for tests"
@@ -12,7 +13,10 @@ CLAIMS = (("netns", "trial1"),)
 
 
 def _box() -> Cgroup | None:
-    return Cgroup.find("box")
+    try:
+        return Cgroup.find("box")
+    except LabError:
+        return None
 
 
 def made(_: object) -> Verdict:
