@@ -1,8 +1,26 @@
 """How a thing looks: text and HTML of frozen records; reads no kernel state."""
 
+from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
+from labkit.show.namespaces import namespace_table
+from labkit.show.network import network_picture
 from labkit.show.notices import notice
+from labkit.show.processes import process_table
 from labkit.show.tables import table
+from labkit.show.union import union_stack
 from labkit.show.view import View, stack
 
-__all__ = ["View", "cell_report", "difference", "notice", "operations", "stack", "table"]
+__all__ = [
+    "View",
+    "cell_report",
+    "cgroup_tree",
+    "difference",
+    "namespace_table",
+    "network_picture",
+    "notice",
+    "operations",
+    "process_table",
+    "stack",
+    "table",
+    "union_stack",
+]

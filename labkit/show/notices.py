@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from labkit.show import markup
-from labkit.show.text import WIDTH, indent, pad, wrap
+from labkit.show.text import WIDTH, indent, pad, width, wrap
 from labkit.show.view import View
 
 KINDS: dict[str, tuple[str, str, str]] = {
@@ -27,31 +28,52 @@ KINDS: dict[str, tuple[str, str, str]] = {
 }
 """Kind to sign, word and colour; a kind that is not here is shown with its own name, in grey."""
 
+_LABEL = re.compile(r"(?:measured|cause|remedy|predicted|hint \d+ of \d+):(?= )")
+
 
 def notice(kind: str, title: str, lines: Iterable[str] = ()) -> View:
     """Show a message.
 
     Args:
-        kind: one of `KINDS`, or any other word.
+        kind: one of `KINDS`; "card" for the head of a lab; or any other word.
         title: what is said, one sentence.
         lines: what follows, each a paragraph; a line that begins with two spaces is kept as it is typed.
     """
+    if kind == "card":
+        return _card(title, lines)
     sign, word, colour = KINDS.get(kind, ("·", kind, markup.GREY))
     details = [line for text in lines for line in text.split("\n")]
     label = pad(f"{sign} {word}", 10) + "  "
     margin = " " * len(label)
     written = [part for line in [title, *details] for part in _wrapped(line, WIDTH - len(label))]
     text = "\n".join([(label + written[0]).rstrip(), *indent(written[1:], margin)])
-    below = "".join(_paragraph(line) for line in details)
+    below = markup.code_block("\n".join(details)) if kind == "solution" else "".join(map(_paragraph, details))
     head = markup.chip(f"{sign} {word}", colour) + " " + markup.element("span", markup.escape(title, 1000), "font-weight:600;")
     return View(text, markup.box(markup.element("div", head), below))
 
 
 def _wrapped(line: str, limit: int) -> list[str]:
     if not line.startswith("  "):
-        return wrap(line, limit)
+        return wrap(line, limit, hanging="  " if line.startswith("- ") else "")
     return ["  " + part for part in wrap(line[2:], limit - 2, hanging="  ")]
 
 
 def _paragraph(line: str) -> str:
-    return markup.code_block(line) if line.startswith("  ") else markup.element("div", markup.escape(line, 1000))
+    """Write a line of HTML: shell as typed, a point of a list with its dot, `cause: ...` with the word set apart."""
+    if line.startswith("  "):
+        return markup.code_block(line)
+    if line.startswith("- "):
+        return markup.element("div", "• " + markup.escape(line[2:], 1000), "padding-left:14px;text-indent:-10px;")
+    label = _LABEL.match(line)
+    if label:
+        return markup.element("div", markup.quiet(label[0]) + " " + markup.escape(line[label.end() :], 1000))
+    return markup.element("div", markup.escape(line, 1000) or "&nbsp;")
+
+
+def _card(title: str, lines: Iterable[str]) -> View:
+    details = [line for text in lines for line in text.split("\n")]
+    written = [part for line in details for part in _wrapped(line, WIDTH - 2)]
+    head = wrap(title)
+    text = "\n".join([*head, "─" * max(map(width, head)), *indent(written)])
+    name = markup.element("div", markup.escape(title), "font-size:16px;font-weight:600;margin:0 0 6px 0;")
+    return View(text, markup.box(name, *map(_paragraph, details)))
