@@ -26,7 +26,7 @@ class Found:
     """One name in one directory of one branch.
 
     Attributes:
-        kind: "file", "directory", "symlink" or "whiteout".
+        kind: "file", "directory", "symlink", "whiteout", or "notes": no directory, only notes on what is hidden in one.
         opaque: a directory that hides those of its name below.
         copied_up: made by the kernel as a copy of a lower one.
         redirect: where the lower part of a renamed directory lies, as the kernel wrote it; "" if it was not renamed.
@@ -58,8 +58,9 @@ class _Name:
     layers: list[int] = field(default_factory=list)
     top: Found | None = None
     opaque: bool = False
+    hidden: bool = False
     closed: bool = False
-    redirect: str | None = None
+    redirect: str = ""
     parts: list[_Part] = field(default_factory=list)
 
 
@@ -79,8 +80,8 @@ def walk(branches: Sequence[Path], read: Reader) -> tuple[FileState, ...]:
             merged = _merge(name, parts, branches, read)
             path = posixpath.join(prefix, name)
             if merged.layers:
-                files.append(_as_state(path, merged, all(part.hidden for part in parts)))
-            if merged.parts:
+                files.append(_as_state(path, merged))
+            if merged.layers and merged.parts:
                 waiting.append((path, merged.parts))
     return tuple(sorted(files, key=lambda file: file.path.split("/")))
 
@@ -93,15 +94,12 @@ def overlay(branch: Path, directory: str) -> dict[str, Found]:
 
 def unionfs(branch: Path, directory: str) -> dict[str, Found]:
     """Read a directory of a branch of unionfs: what it hides has a file NAME_HIDDEN~ in a directory beside."""
-    hidden = {
-        entry.name.removesuffix(_HIDDEN)
-        for meta in UNIONFS_META
-        for entry in _scan(branch / meta / directory)
-        if entry.name.endswith(_HIDDEN)
-    }
+    notes = [entry for meta in UNIONFS_META for entry in _scan(branch / meta / directory)]
+    hidden = {entry.name.removesuffix(_HIDDEN) for entry in notes if entry.name.endswith(_HIDDEN)}
+    beside = {entry.name: Found("notes") for entry in notes if not entry.name.endswith(_HIDDEN)}
     found = {name: one for name, one in plain(branch, directory).items() if directory or name not in UNIONFS_META}
     covered = {name: Found(one.kind, opaque=one.kind == "directory" and name in hidden) for name, one in found.items()}
-    return {**{name: Found("whiteout") for name in hidden}, **covered}
+    return {**beside, **{name: Found("whiteout") for name in hidden}, **covered}
 
 
 def plain(branch: Path, directory: str) -> dict[str, Found]:
@@ -143,32 +141,38 @@ def origin_handle(path: str | Path) -> tuple[int, bytes] | None:
 
 
 def _merge(name: str, parts: Sequence[_Part], branches: Sequence[Path], read: Reader) -> _Name:
-    merged = _Name()
-    for part in parts:
-        place = posixpath.join(part.directory, name if merged.redirect is None else merged.redirect).lstrip("/")
+    merged, waiting = _Name(), list(parts)
+    while waiting:
+        part = waiting.pop(0)
+        place = posixpath.join(part.directory, merged.redirect or name).lstrip("/")
         parent, _, last = place.rpartition("/")
         found = read(branches[part.index], parent).get(last)
         if found is not None:
             _take(merged, found, _Part(part.index, place, part.hidden or merged.closed))
+            if found.redirect.startswith("/"):  # counted from the root of every branch below, also of those without this parent
+                waiting = [_Part(index, "", hidden=False) for index in range(part.index + 1, len(branches))]
     return merged
 
 
 def _take(merged: _Name, found: Found, part: _Part) -> None:
     """Go one branch down: add what it has of this name, and see whether it hides the branches below."""
-    merged.layers.append(part.index)
-    merged.top = merged.top or found
-    if found.kind == "directory":
+    if found.kind in ("directory", "notes"):
         merged.parts.append(part)
+    if found.kind == "notes":
+        return
+    merged.layers.append(part.index)
+    if merged.top is None:
+        merged.top, merged.hidden = found, part.hidden
     if not part.hidden:
         merged.opaque = merged.opaque or found.opaque
         merged.closed = found.kind != "directory" or found.opaque
         merged.redirect = found.redirect or merged.redirect
 
 
-def _as_state(path: str, merged: _Name, hidden: bool) -> FileState:
+def _as_state(path: str, merged: _Name) -> FileState:
     top = merged.top or Found("file")
     kind = "opaque" if merged.opaque and top.kind == "directory" else top.kind
-    visible = not hidden and kind != "whiteout"
+    visible = not merged.hidden and kind != "whiteout"
     return FileState(path, tuple(merged.layers), kind, visible, top.copied_up)
 
 

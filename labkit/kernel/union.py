@@ -188,7 +188,8 @@ class Union:
                 raise LabError(f"union: branch {directory} has mode {mode!r}", remedy='"RW" or "RO"')
             bad = next((words for letter, words in _FORBIDDEN.items() if letter in str(directory)), None)
             if bad:
-                raise LabError(f"union: {str(directory)!r} has {bad} in its name, which a list of branches cannot carry", remedy="rename it")
+                why = f"union: {str(directory)!r} has {bad} in its name, which a list of branches cannot carry"
+                raise LabError(why, remedy="rename it")
         for directory in (*(one for one, _ in self.branches), self.merged):
             if not os.path.isdir(directory) and not _is_dead(str(directory)):
                 what = "no directory" if os.path.lexists(directory) else "not there"
