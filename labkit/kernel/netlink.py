@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from labkit.errors import LabError, SyscallError
@@ -175,6 +175,29 @@ def within(path: str | None, function: Callable[[], _Result]) -> _Result:
         return function()
 
     return in_thread(there)
+
+
+def through(paths: Iterable[str | None], function: Callable[[int], _Result]) -> list[_Result | None]:
+    """Call a function in one network namespace after the other, all in one thread as in `within`.
+
+    Args:
+        paths: the namespaces' files; None for the one of this process.
+        function: what to do there; it gets the place of the namespace in `paths`.
+
+    Returns:
+        What the function returned for each; None for a namespace that is not there any more, or not ours to enter.
+    """
+
+    def visit(number: int, path: str | None) -> _Result | None:
+        try:
+            _enter(path or "/proc/self/ns/net")
+            return function(number)
+        except (LabError, OSError):
+            if path is None:
+                raise
+            return None
+
+    return in_thread(lambda: [visit(number, path) for number, path in enumerate(paths)])
 
 
 def in_thread(function: Callable[[], _Result]) -> _Result:

@@ -168,6 +168,8 @@ def check_netns_name(name: str) -> None:
         cause = "it is empty"
     elif "/" in name or name in (".", ".."):
         cause = f"it becomes a file in {NETNS_RUN}: no / and neither . nor .."
+    elif name == network_state.HOST:
+        cause = "so the lab calls the namespace of the machine itself"
     elif name.startswith("-") or any(character.isspace() or not character.isprintable() for character in name):
         cause = "ip(8) takes it for an option, or cannot read it: no - in front, no white space"
     elif len(os.fsencode(name)) > 255:

@@ -82,7 +82,7 @@ def place(netns: Netns) -> Place:
         LabError: it is no name of a namespace.
     """
     if netns is None:
-        return Place(None, "the host", "$$", "")  # the shell that the line is typed into is in it
+        return Place(None, "the host", "1", "")  # process 1 is in it; a shell that runs one line only (`bash -c`) leaves it
     if isinstance(netns, Path) or (isinstance(netns, str) and netns.startswith("/")):
         path = str(netns)
         return Place(path, path, shlex.quote(path), f"nsenter --net={shlex.quote(path)} ")

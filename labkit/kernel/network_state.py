@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from labkit.errors import LabError, SyscallError
 from labkit.kernel import netlink
 from labkit.kernel.netlink import NetlinkSocket, attributes
 from labkit.kernel.network_messages import Link, parse_address, parse_link, parse_route
@@ -64,7 +63,7 @@ def states(
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
-        networks = _read_all(_places(namespaces, proc, run), rules)
+        networks = _read_all(_places(namespaces, proc, run), rules=rules)
         peers = _peers(networks)
         dying = _without_peer(networks, peers) - _lasting
         if not dying or time.monotonic() > deadline:
@@ -76,7 +75,7 @@ def states(
 
 def state(name: str, path: str | None) -> NetworkState:
     """Read one network namespace; the ends of veths in other namespaces stay unresolved."""
-    network = _read(name, path, rules=True)
+    network = netlink.within(path, lambda: _read_here(name, path, rules=True))
     return _state(network, {})
 
 
@@ -110,7 +109,7 @@ def _places(namespaces: Iterable[NamespaceState] | None, proc: Path, run: Path) 
     for name in sorted(os.listdir(run)) if run.is_dir() else ():
         inode = namespace_inode(f"{run}/{name}", own.st_dev)
         if inode:
-            places.setdefault(inode, (name, f"{run}/{name}"))
+            places.setdefault(inode, (f"{run}/{name}" if name == HOST else name, f"{run}/{name}"))
     found = _of_processes(proc) if namespaces is None else _of_inventory(namespaces, proc)
     for inode, path in sorted(found.items()):
         places.setdefault(inode, (f"net:[{inode}]", path))
@@ -147,81 +146,74 @@ def _of_inventory(namespaces: Iterable[NamespaceState], proc: Path) -> dict[int,
     }
 
 
-def _read_all(places: dict[int, tuple[str, str | None]], rules: bool) -> list[_Network]:
-    networks = []
-    for inode, (name, path) in places.items():
-        try:
-            network = _read(name, path, rules=rules)
-        except (LabError, OSError):
-            if path is None:
-                raise
-            continue  # gone, or not ours to enter
-        if network.inode == inode:
-            networks.append(network)
+def _read_all(places: dict[int, tuple[str, str | None]], *, rules: bool) -> list[_Network]:
+    wanted = list(places.items())
+
+    def read(number: int) -> _Network | None:
+        inode, (name, path) = wanted[number]
+        network = _read_here(name, path, rules=rules)
+        return network if network.inode == inode else None
+
+    networks = [network for network in netlink.through([path for _, (_, path) in wanted], read) if network]
     return sorted(networks, key=lambda network: (network.path is not None, network.name.startswith("net:["), network.name))
 
 
-def _read(name: str, path: str | None, *, rules: bool) -> _Network:
-    def read() -> _Network:
-        with NetlinkSocket() as route:
-            network = _Network(name, os.stat("/proc/thread-self/ns/net").st_ino, path, links(route), addresses(route))
-            network.routes = routes(route, {link.state.index: link.state.ifname for link in network.links})
-        network.rules = read_rules() if rules else ()
-        return network
-
-    return netlink.within(path, read)
+def _read_here(name: str, path: str | None, *, rules: bool) -> _Network:
+    with NetlinkSocket() as route:
+        network = _Network(name, os.stat("/proc/thread-self/ns/net").st_ino, path, links(route), addresses(route))
+        network.routes = routes(route, {link.state.index: link.state.ifname for link in network.links})
+    network.rules = read_rules() if rules else ()
+    return network
 
 
 def _peers(networks: list[_Network]) -> dict[tuple[int, int], tuple[str, str]]:
-    """Return the other end of each veth: (namespace, index) to (name of the namespace, ifname)."""
+    """Return the other end of each veth: (namespace, index) to (name of the namespace, ifname).
+
+    Two ends know each other's index. Where several namespaces have such an end, the number that the one namespace
+    gives to the other says which it is.
+    """
     ends: dict[tuple[int, int], list[tuple[_Network, Link]]] = {}
     for network in networks:
         for link in network.links:
             if link.state.kind == "veth":
                 ends.setdefault((link.state.index, link.link), []).append((network, link))
+    wanted = [
+        (network, [(link, ends.get((link.link, link.state.index), [])) for link in network.links if link.state.kind == "veth"])
+        for network in networks
+        if any(link.state.kind == "veth" for link in network.links)
+    ]
+    others = [_files(network, [other for _, several in candidates for other, _ in several]) for network, candidates in wanted]
+    numbers = netlink.through([network.path for network, _ in wanted], lambda place: _netnsids(others[place])) if wanted else []
     found = {}
-    for network in networks:
-        wanted = [link for link in network.links if link.state.kind == "veth"]
-        candidates = {link: ends.get((link.link, link.state.index), []) for link in wanted}
-        numbers = _netnsids(network, [other for several in candidates.values() for other, _ in several])
-        for link, several in candidates.items():
+    for (network, candidates), known in zip(wanted, numbers, strict=True):
+        for link, several in candidates:
             for other, end in several:
-                here = other is network if link.netnsid is None else numbers.get(other.inode) == link.netnsid
+                here = other is network if link.netnsid is None else (known or {}).get(other.inode) == link.netnsid
                 if here:
                     found[network.inode, link.state.index] = (other.name, end.state.ifname)
     return found
 
 
-def _netnsids(network: _Network, others: list[_Network]) -> dict[int, int]:
-    """Return how `network` numbers the other namespaces: their inode to the number, where it has one."""
-    wanted = {other.inode: other.path or "/proc/self/ns/net" for other in others if other is not network}
-    if not wanted:
-        return {}
+def _files(network: _Network, others: list[_Network]) -> dict[int, str]:
+    return {other.inode: other.path or "/proc/self/ns/net" for other in others if other is not network}
 
-    def ask() -> dict[int, int]:
-        with NetlinkSocket() as route:
-            return {inode: number for inode, descriptor in opened.items() if (number := _netnsid(route, descriptor)) is not None}
 
-    opened: dict[int, int] = {}
+def _netnsids(files: dict[int, str]) -> dict[int, int]:
+    """Return how the namespace of this thread numbers others, given by their files: the inode to the number, where it has one."""
+    found = {}
+    with NetlinkSocket() as route:
+        for inode, path in files.items():
+            number = _netnsid(route, path)
+            if number is not None:
+                found[inode] = number
+    return found
+
+
+def _netnsid(route: NetlinkSocket, path: str) -> int | None:
     try:
-        for inode, path in wanted.items():
-            try:
-                opened[inode] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:  # gone meanwhile: then it is nobody's other end
-                continue
-        return netlink.within(network.path, ask)
-    except (LabError, FileNotFoundError):
-        return {}
-    finally:
-        for descriptor in opened.values():
-            os.close(descriptor)
-
-
-def _netnsid(route: NetlinkSocket, descriptor: int) -> int | None:
-    body = bytes(4) + netlink.attribute(_NETNSA_FD, struct.pack("=I", descriptor))
-    try:
-        answer = route.request(netlink.RTM_GETNSID, body)
-    except SyscallError:
+        with open(path, "rb") as file:
+            answer = route.request(netlink.RTM_GETNSID, bytes(4) + netlink.attribute(_NETNSA_FD, struct.pack("=I", file.fileno())))
+    except OSError:  # gone meanwhile: then it is nobody's other end
         return None
     (number,) = struct.unpack("=i", attributes(answer, 4).get(_NETNSA_NSID, b"\xff\xff\xff\xff"))
     return number if number >= 0 else None
