@@ -257,16 +257,12 @@ def _append_line(descriptor: int, line: bytes) -> None:
         os.ftruncate(descriptor, end)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(descriptor)
-    if not end:
-        _sync_directory()  # a new file: its name must be on the disk too
-
-
-def _sync_directory() -> None:
-    descriptor = os.open(state(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if not end:  # a new file: its name must be on the disk too
+        directory = os.open(state(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def _records() -> list[dict[str, Any]]:
