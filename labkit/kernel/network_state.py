@@ -172,41 +172,47 @@ def _peers(networks: list[_Network]) -> dict[tuple[int, int], tuple[str, str]]:
     Two ends know each other's index. Where several namespaces have such an end, the number that the one namespace
     gives to the other says which it is.
     """
+    joined = [network for network in networks if _veths(network)]
     ends: dict[tuple[int, int], list[tuple[_Network, Link]]] = {}
-    for network in networks:
-        for link in network.links:
-            if link.state.kind == "veth":
-                ends.setdefault((link.state.index, link.link), []).append((network, link))
-    wanted = [
-        (network, [(link, ends.get((link.link, link.state.index), [])) for link in network.links if link.state.kind == "veth"])
-        for network in networks
-        if any(link.state.kind == "veth" for link in network.links)
-    ]
-    others = [_files(network, [other for _, several in candidates for other, _ in several]) for network, candidates in wanted]
-    numbers = netlink.through([network.path for network, _ in wanted], lambda place: _netnsids(others[place])) if wanted else []
-    found = {}
-    for (network, candidates), known in zip(wanted, numbers, strict=True):
-        for link, several in candidates:
-            for other, end in several:
-                here = other is network if link.netnsid is None else (known or {}).get(other.inode) == link.netnsid
-                if here:
-                    found[network.inode, link.state.index] = (other.name, end.state.ifname)
+    for network in joined:
+        for link in _veths(network):
+            ends.setdefault((link.state.index, link.link), []).append((network, link))
+    found: dict[tuple[int, int], tuple[str, str]] = {}
+
+    def look(place: int) -> None:
+        network = joined[place]
+        numbers: dict[int, int | None] = {}
+        with NetlinkSocket() as route:
+            for link in _veths(network):
+                if (network.inode, link.state.index) in found:
+                    continue
+                for other, end in _nearest(network, ends.get((link.link, link.state.index), [])):
+                    if _leads_to(route, network, link, other, numbers):
+                        found[network.inode, link.state.index] = (other.name, end.state.ifname)
+                        found[other.inode, end.state.index] = (network.name, link.state.ifname)
+                        break
+
+    if joined:
+        netlink.through([network.path for network in joined], look)
     return found
 
 
-def _files(network: _Network, others: list[_Network]) -> dict[int, str]:
-    return {other.inode: other.path or "/proc/self/ns/net" for other in others if other is not network}
+def _veths(network: _Network) -> list[Link]:
+    return [link for link in network.links if link.state.kind == "veth"]
 
 
-def _netnsids(files: dict[int, str]) -> dict[int, int]:
-    """Return how the namespace of this thread numbers others, given by their files: the inode to the number, where it has one."""
-    found = {}
-    with NetlinkSocket() as route:
-        for inode, path in files.items():
-            number = _netnsid(route, path)
-            if number is not None:
-                found[inode] = number
-    return found
+def _nearest(network: _Network, candidates: list[tuple[_Network, Link]]) -> list[tuple[_Network, Link]]:
+    """Order candidates so that the likely one is asked for first: the host, then what was made about the same time."""
+    return sorted(candidates, key=lambda candidate: (candidate[0].path is not None, abs(candidate[0].inode - network.inode)))
+
+
+def _leads_to(route: NetlinkSocket, network: _Network, link: Link, other: _Network, numbers: dict[int, int | None]) -> bool:
+    """Tell whether a veth of `network` leads to `other`; `numbers` keeps what the socket was asked for already."""
+    if link.netnsid is None or other is network:
+        return link.netnsid is None and other is network
+    if other.inode not in numbers:
+        numbers[other.inode] = _netnsid(route, other.path or "/proc/self/ns/net")
+    return numbers[other.inode] == link.netnsid
 
 
 def _netnsid(route: NetlinkSocket, path: str) -> int | None:

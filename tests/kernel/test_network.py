@@ -4,6 +4,7 @@ import ast
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -330,18 +331,48 @@ def test_a_foreign_namespace_is_refused_and_outlives_the_undo(foreign):
     assert [link["ifname"] for link in ip_json("-netns namespace1 link")] == ["lo"]
 
 
-def test_the_machines_own_links_are_refused():
-    physical = next(link.ifname for link in network.links() if not link.kind)
-    for refused in (
-        lambda: network.down("lo"),
-        lambda: network.down(physical),
-        lambda: network.address(physical, "10.99.0.1/24"),
-        lambda: network.delete_link(physical),
-        lambda: network.move(physical, NetworkNamespace.create("namespace1")),
-        lambda: network.route("10.99.0.0/24", ifname=physical),
-    ):
-        with pytest.raises(LabError, match="not this lab's"):
-            refused()
+def test_links_that_the_lab_did_not_make_are_refused():
+    ip("link add other0 type bridge")
+    try:
+        for refused in (
+            lambda: network.down("lo"),
+            lambda: network.down("other0"),
+            lambda: network.address("other0", "10.99.0.1/24"),
+            lambda: network.delete_link("other0"),
+            lambda: network.move("other0", NetworkNamespace.create("namespace1")),
+            lambda: network.route("10.99.0.0/24", ifname="other0"),
+        ):
+            with pytest.raises(LabError, match="not this lab's"):
+                refused()
+        assert ip_json("address show dev other0")[0]["addr_info"] == []
+    finally:
+        ip("link delete other0")
+
+
+FIRST = """
+import os
+from pathlib import Path
+from labkit import ledger
+from labkit.kernel.network import NetworkNamespace
+def mounts():
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [words for words in lines if words[4] == "/run/netns"]
+before = mounts()
+NetworkNamespace.create("namespace1")
+assert len(mounts()) == len(before) + 1
+assert mounts()[-1][6].startswith("shared:")
+ledger.undo()
+assert mounts() == before
+assert not os.path.exists("/run/netns")
+"""
+
+
+def test_the_directory_of_names_is_made_as_ip_makes_it_and_goes_with_the_undo(tmp_path):
+    script = f"mount -t tmpfs none /run && exec {sys.executable} -c {shlex.quote(FIRST)}"
+    environment = {**os.environ, "LABKIT_STATE": str(tmp_path)}
+    run = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    done = subprocess.run(run, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_namespace_of_another_lab_is_refused():
