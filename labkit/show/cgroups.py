@@ -9,7 +9,7 @@ from labkit.kernel.noise import CGROUP_DEFAULTS
 from labkit.kernel.state import CgroupState, ProcessState
 from labkit.show import markup
 from labkit.show.people import Names
-from labkit.show.text import WIDTH, clean, count, cut, natural, pad, width, wrap
+from labkit.show.text import WIDTH, clean, count, cut, joined, natural, pad, width, wrap
 from labkit.show.view import View
 
 EMPTY = "no cgroups here yet"
@@ -45,7 +45,7 @@ def cgroup_tree(cgroups: Iterable[CgroupState], processes: Iterable[ProcessState
     names = Names(processes)
     trees = _hierarchies(cgroups)
     if not trees:
-        return View("\n".join([*wrap(title), EMPTY] if title else [EMPTY]), markup.box(markup.heading(title), markup.note(EMPTY)))
+        return View(joined([*wrap(title), EMPTY] if title else [EMPTY]), markup.box(markup.heading(title), markup.note(EMPTY)))
     lines, html = wrap(title) if title else [], markup.heading(title)
     for head, rows in trees:
         lines += wrap(head)
@@ -53,7 +53,7 @@ def cgroup_tree(cgroups: Iterable[CgroupState], processes: Iterable[ProcessState
             lines += _row_lines(row, names)
         html += markup.element("div", markup.code(head), "margin:4px 0 2px 0;font-weight:600;")
         html += markup.grid(_row_cells(row, names) for row in rows)
-    return View("\n".join(lines), markup.box(html))
+    return View(joined(lines), markup.box(html))
 
 
 def _hierarchies(cgroups: Iterable[CgroupState]) -> list[tuple[str, list[_Row]]]:

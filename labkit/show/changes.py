@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from labkit.kernel.state import Change, Difference
 from labkit.show import markup
-from labkit.show.text import WIDTH, clean, count, cut, indent, natural, pad, width, wrap
+from labkit.show.text import WIDTH, clean, count, cut, indent, joined, natural, pad, width, wrap
 from labkit.show.view import View
 from labkit.trace import Operation, Trace
 
@@ -29,13 +29,13 @@ _MARGIN = 10
 def difference(change: Difference) -> View:
     """Show what appeared, changed and went."""
     lines = _difference_lines(change, WIDTH) or [NOTHING_CHANGED]
-    return View("\n".join(lines), markup.box(_difference_html(change) or markup.note(NOTHING_CHANGED)))
+    return View(joined(lines), markup.box(_difference_html(change) or markup.note(NOTHING_CHANGED)))
 
 
 def operations(trace: Trace) -> View:
     """Show the operations as lines to type, each with the files written and the calls made folded below it."""
     lines = _operation_lines(trace, WIDTH) or [NOTHING_TYPED]
-    return View("\n".join(lines), markup.box(_operations_html(trace) or markup.note(NOTHING_TYPED)))
+    return View(joined(lines), markup.box(_operations_html(trace) or markup.note(NOTHING_TYPED)))
 
 
 def cell_report(change: Difference, trace: Trace) -> View:
@@ -53,7 +53,7 @@ def cell_report(change: Difference, trace: Trace) -> View:
         if lines:
             text += [pad("  " + label, _MARGIN) + lines[0], *indent(lines[1:], " " * _MARGIN)]
             cells.append([markup.quiet(label), html])
-    return View("\n".join(text), markup.box(markup.grid(cells)))
+    return View(joined(text), markup.box(markup.grid(cells)))
 
 
 def _groups(change: Difference) -> list[tuple[str, str, str, Sequence[Change], int]]:
@@ -83,13 +83,13 @@ def _difference_lines(change: Difference, limit: int) -> list[str]:
 def _change_lines(one: Change, sign: str, limit: int) -> list[str]:
     head = f"{sign} {pad(cut(one.kind, _KIND_WIDTH), _KIND_WIDTH)}  "
     tail = _value(one, sign)
-    room = limit - len(head)
+    room = limit - width(head)
     name = cut(one.name, room)
     if not tail:
-        return [head + name]
-    if len(name) + 2 + len(tail) <= room:
+        return [(head + name).rstrip()]
+    if width(name) + 2 + width(tail) <= room:
         return [f"{head}{name}  {tail}"]
-    return [head + name, *indent(wrap(tail, room - 2), " " * (len(head) + 2))]
+    return [head + name, *indent(wrap(tail, room - 2), " " * (width(head) + 2))]
 
 
 def _value(one: Change, sign: str, arrow: str = "->") -> str:
@@ -104,21 +104,23 @@ def _difference_html(change: Difference) -> str:
     rows = []
     for sign, word, colour, shown, rest in _groups(change):
         for one in shown:
-            value = _value(one, sign, "→")
-            rows.append([markup.chip(f"{sign} {word}", colour), markup.quiet(one.kind), markup.code(one.name) + _after(value)])
+            said = _after(_value(one, sign, "→"), quiet=sign != "~")
+            rows.append([markup.chip(f"{sign} {word}", colour), markup.quiet(one.kind), markup.code(one.name) + said])
         if rest:
             rows.append([markup.chip(f"{sign} {word}", colour), "", markup.quiet(f"… {count(rest, f'more {shown[0].kind}')}")])
     return markup.grid(rows) if rows else ""
 
 
-def _after(value: str) -> str:
-    return "&ensp; " + markup.code(value) if value else ""
+def _after(value: str, *, quiet: bool) -> str:
+    if not value:
+        return ""
+    return "&ensp; " + (markup.quiet(value) if quiet else markup.code(value))
 
 
 def _operation_lines(trace: Trace, limit: int) -> list[str]:
     lines = []
     for operation in trace.operations:
-        lines += shell_lines(operation.shell, limit) if operation.shell else []
+        lines += shell_lines(operation.shell.strip("\n"), limit) if operation.shell.strip() else []
         lines += [part for detail in _details(operation, told=True) for part in indent(wrap(detail, limit - 4, hanging="  "), "    ")]
     return lines
 
@@ -183,7 +185,7 @@ def _continued(line: str, limit: int) -> list[str]:
 def _operations_html(trace: Trace) -> str:
     lines = []
     for operation in trace.operations:
-        if operation.shell:
+        if operation.shell.strip():
             lines.append(markup.code_block(operation.shell))
     folded = [detail for operation in trace.operations for detail in _details(operation, told=False)]
     if folded:

@@ -8,7 +8,7 @@ from labkit.kernel.state import NamespaceState, ProcessState
 from labkit.show import markup
 from labkit.show.people import Names
 from labkit.show.processes import KINDS
-from labkit.show.text import columns, count, wrap
+from labkit.show.text import columns, count, joined, wrap
 from labkit.show.view import View
 
 EMPTY = "no namespaces to see"
@@ -40,7 +40,7 @@ def namespace_table(namespaces: Iterable[NamespaceState], processes: Iterable[Pr
     if not rows:
         return View(EMPTY, markup.box(markup.note(EMPTY)))
     cells = [[markup.code(cell) for cell in row] for row in rows]
-    return View("\n".join([*columns(rows, header=HEADER), *wrap(NOTE)]), markup.box(markup.grid(cells, HEADER), markup.note(NOTE)))
+    return View(joined([*columns(rows, header=HEADER), *wrap(NOTE)]), markup.box(markup.grid(cells, HEADER), markup.note(NOTE)))
 
 
 def name(kind: str, inode: int) -> str:

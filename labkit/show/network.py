@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from labkit.kernel.state import LinkState, NetworkState, RouteState
 from labkit.show import markup, network_svg
-from labkit.show.text import WIDTH, clean, columns, count, cut, indent, natural, wrap
+from labkit.show.text import WIDTH, clean, columns, count, cut, indent, joined, natural, wrap
 from labkit.show.view import View
 
 EMPTY = "no network namespaces here yet"
@@ -86,7 +86,7 @@ def network_picture(networks: Iterable[NetworkState]) -> View:
     others = [site for site in sites if site not in shown]
     lines = [line for site in shown for line in [*_site_lines(site), ""]][:-1]
     remarks = _remarks(others)
-    text = "\n".join([*lines, *([""] if remarks else []), *(line for remark in remarks for line in wrap(remark))])
+    text = joined([*lines, *([""] if remarks else []), *(line for remark in remarks for line in wrap(remark))])
     svg, size = network_svg.draw(shown)
     return View(text, markup.element("div", markup.picture(svg, text, size) + "".join(map(markup.note, remarks)), "margin:4px 0;"))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from labkit.show.svg import Canvas, Point
+from labkit.show.svg import GROUND, Canvas, Point
 
 if TYPE_CHECKING:
     from labkit.show.network import Plug, Site
@@ -141,6 +141,7 @@ def _draw_cables(canvas: Canvas, placed: Sequence[_Placed]) -> bool:
     """Draw a line for each veth pair, and a stub where its other end is not in the picture; say whether there was a stub or a loop."""
     ends = {(box.site.name, ifname): box for box in placed for ifname in box.ends}
     done: set[frozenset[End]] = set()
+    stubs: list[tuple[_Placed, Plug]] = []
     beside, loops = False, 0
     for box in placed:
         for plug in (plug for plug in box.site.plugs if plug.link.kind == "veth"):
@@ -153,9 +154,10 @@ def _draw_cables(canvas: Canvas, placed: Sequence[_Placed]) -> bool:
                     beside = beside or ends[there].left == box.left
                 done.add(pair)
             else:
-                _draw_stub(canvas, box, plug)
-                beside = True
-    return beside
+                stubs.append((box, plug))
+    for box, plug in stubs:  # over the cables
+        _draw_stub(canvas, box, plug)
+    return beside or bool(stubs)
 
 
 def _draw_cable(canvas: Canvas, here: tuple[_Placed, Plug], there: tuple[_Placed, str], loops: int) -> bool:
@@ -180,4 +182,5 @@ def _draw_stub(canvas: Canvas, box: _Placed, plug: Plug) -> None:
     anchor = "start" if box.left else "end"
     told = [f"{plug.link.peer[1]} in", _title(plug.link.peer[0])] if plug.link.peer else ["other end", "not known"]
     for index, line in enumerate(told):
-        canvas.label((box.edge + way * 22, y - 1 + 11 * index), line, _LANE - 30, size=10, quiet=True, mono=False, anchor=anchor)
+        at = (box.edge + way * 22, y - 1 + 11 * index)
+        canvas.label(at, line, _LANE - 30, size=10, quiet=True, mono=False, anchor=anchor, halo=GROUND)

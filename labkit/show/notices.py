@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from labkit.show import markup
-from labkit.show.text import WIDTH, indent, pad, width, wrap
+from labkit.show.text import WIDTH, cut, indent, joined, pad, width, wrap
 from labkit.show.view import View
 
 KINDS: dict[str, tuple[str, str, str]] = {
@@ -43,10 +43,10 @@ def notice(kind: str, title: str, lines: Iterable[str] = ()) -> View:
         return _card(title, lines)
     sign, word, colour = KINDS.get(kind, ("·", kind, markup.GREY))
     details = [line for text in lines for line in text.split("\n")]
-    label = pad(f"{sign} {word}", 10) + "  "
-    margin = " " * len(label)
-    written = [part for line in [title, *details] for part in _wrapped(line, WIDTH - len(label))]
-    text = "\n".join([(label + written[0]).rstrip(), *indent(written[1:], margin)])
+    label = pad(f"{sign} {cut(word, 24)}", 10) + "  "
+    margin = " " * width(label)
+    written = [part for line in [title, *details] for part in _wrapped(line, WIDTH - width(label))]
+    text = joined([(label + written[0]).rstrip(), *indent(written[1:], margin)])
     below = markup.code_block("\n".join(details)) if kind == "solution" else "".join(map(_paragraph, details))
     head = markup.chip(f"{sign} {word}", colour) + " " + markup.element("span", markup.escape(title, 1000), "font-weight:600;")
     return View(text, markup.box(markup.element("div", head), below))
@@ -74,6 +74,6 @@ def _card(title: str, lines: Iterable[str]) -> View:
     details = [line for text in lines for line in text.split("\n")]
     written = [part for line in details for part in _wrapped(line, WIDTH - 2)]
     head = wrap(title)
-    text = "\n".join([*head, "─" * max(map(width, head)), *indent(written)])
+    text = joined([*head, "─" * max(map(width, head)), *indent(written)])
     name = markup.element("div", markup.escape(title), "font-size:16px;font-weight:600;margin:0 0 6px 0;")
     return View(text, markup.box(name, *map(_paragraph, details)))

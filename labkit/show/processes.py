@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from labkit.kernel.state import ProcessState
 from labkit.show import markup
 from labkit.show.people import label
-from labkit.show.text import WIDTH, columns, count, cut, natural, wrap
+from labkit.show.text import WIDTH, columns, count, cut, joined, natural, wrap
 from labkit.show.view import View
 
 KINDS = ("mount", "uts", "ipc", "net", "pid", "user", "cgroup", "time")
@@ -35,7 +35,7 @@ def process_table(processes: Iterable[ProcessState], kinds: Sequence[str] = KIND
     rows = [[cut(label(one), room), *(_mark(column[_key(one)]) for column in letters)] for one in shown]
     cells = [[_name(one), *(_chip(column[_key(one)]) for column in letters)] for one in shown]
     lines = columns(rows, header=["process", *kinds]) + [line for remark in remarks for line in wrap(remark)]
-    return View("\n".join(lines), markup.box(markup.grid(cells, ["process", *kinds]), *map(markup.note, remarks)))
+    return View(joined(lines), markup.box(markup.grid(cells, ["process", *kinds]), *map(markup.note, remarks)))
 
 
 def letter(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from labkit.show.text import cut, width
+from labkit.show.text import cut
 
 GROUND, FRAME = "#f3f5f8", "#c3cad3"
 PAPER, EDGE = "#ffffff", "#8b96a5"
@@ -14,8 +14,8 @@ MONO = "DejaVu Sans Mono,Menlo,Consolas,monospace"
 SANS = "system-ui,-apple-system,Segoe UI,DejaVu Sans,sans-serif"
 DASHES = "5 4"
 Point = tuple[float, float]
-_ADVANCE = 0.62
-"""Width of a letter as a part of its size; a little more than the widest of the fonts above takes."""
+_ADVANCE = {True: 0.62, False: 0.57}
+"""Width of a letter as a part of its size, of the one and the other font; a little more than the widest of them takes."""
 
 
 class Canvas:
@@ -38,11 +38,12 @@ class Canvas:
         self._parts.append(f'<rect {place} rx="6" fill="{fill}" {_stroke(bold)}{dash}/>')
 
     def label(self, at: Point, text: str, room: float, *, size: int = 12, bold: bool = False, quiet: bool = False,
-              mono: bool = True, anchor: str = "start") -> None:  # fmt: skip
-        """Write text on the line at `at`, cut in the middle where it would be wider than `room`."""
+              mono: bool = True, anchor: str = "start", halo: str = "") -> None:  # fmt: skip
+        """Write text on the line at `at`, cut in the middle where it has no `room`; a halo of the ground's colour keeps lines off it."""
         look = f'font-family="{MONO if mono else SANS}" font-size="{size}" fill="{QUIET if quiet else INK}"'
         look += ' font-weight="600"' if bold else ""
-        shown = _escape(text, int(room / (size * _ADVANCE)))
+        look += f' paint-order="stroke" stroke="{halo}" stroke-width="4"' if halo else ""
+        shown = _escape(text, int(room / (size * _ADVANCE[mono])))
         self._parts.append(f'<text x="{at[0]:g}" y="{at[1]:g}" text-anchor="{anchor}" {look}>{shown}</text>')
 
     def line(self, *points: Point, dashed: bool = False, accent: bool = False) -> None:
@@ -88,8 +89,3 @@ def _stroke(bold: bool) -> str:
 
 def _escape(text: str, letters: int) -> str:
     return html.escape(cut(text, max(letters, 1)), quote=True)
-
-
-def span(text: str, size: int = 12) -> float:
-    """Return how wide a text may become."""
-    return width(text) * size * _ADVANCE

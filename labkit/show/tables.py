@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from labkit.show import markup
-from labkit.show.text import clean, columns, count, wrap
+from labkit.show.text import clean, columns, count, joined, wrap
 from labkit.show.view import View
 
 MOST_ROWS = 60
@@ -33,6 +33,6 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, title: 
     lines += [line for remark in remarks for line in wrap(remark)]
     cells = [[markup.escape(cell) if " " in cell else markup.code(cell) for cell in row] for row in shown]
     return View(
-        "\n".join(lines),
+        joined(lines),
         markup.box(markup.heading(title), markup.grid(cells, [clean(name) for name in header]), *map(markup.note, remarks)),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
@@ -13,7 +12,6 @@ WIDTH = 88
 
 ELLIPSIS = "…"
 _PLAIN = re.compile(r"[\x20-\x7e]*\Z")
-_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def clean(text: object) -> str:
@@ -24,7 +22,7 @@ def clean(text: object) -> str:
     plain = str(text)
     if _PLAIN.match(plain):
         return plain
-    return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSAFE else letter for letter in plain)
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in plain)
 
 
 def _escaped(letter: str) -> str:
@@ -128,6 +126,11 @@ def fitted(widths: Iterable[int], total: int) -> list[int]:
         for nth, index in enumerate(wide):
             sizes[index] -= surplus // len(wide) + (nth < surplus % len(wide))
     return [max(size, 1) for size in sizes]
+
+
+def joined(lines: Iterable[str]) -> str:
+    """Make the text of a view from its lines, none with spaces at its end."""
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def indent(lines: Iterable[str], by: str = "  ") -> list[str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from labkit.kernel.state import FileState, UnionState
 from labkit.show import markup
-from labkit.show.svg import PAPER, SHADE, Canvas
-from labkit.show.text import clean, columns, count, wrap
+from labkit.show.svg import PAPER, SHADE, Canvas, Point
+from labkit.show.text import clean, columns, count, joined, wrap
 from labkit.show.view import View
 
 MOST_FILES = 40
@@ -51,7 +51,7 @@ def union_stack(union: UnionState) -> View:
     lines = [line for part in head for line in wrap(part, hanging="  ")]
     lines += ["  " + line for line in columns(told, 86)] + ([""] if files else [])
     lines += columns(rows, header=header) if files else []
-    text = "\n".join([*lines, *(line for remark in remarks for line in wrap(remark))])
+    text = joined([*lines, *(line for remark in remarks for line in wrap(remark))])
     svg, size = _draw(union, layers, files)
     return View(text, markup.element("div", markup.picture(svg, text, size), "margin:4px 0;"))
 
@@ -98,7 +98,7 @@ def cell(file: FileState, layer: int) -> str:
     return "○ hidden"
 
 
-_LABEL, _HIGH, _GAP, _MARGIN, _WIDE = 168, 52, 14, 16, 780
+_LABEL, _HIGH, _GAP, _MARGIN, _WIDE = 150, 52, 14, 16, 800
 
 
 def _draw(union: UnionState, layers: Sequence[_Layer], files: Sequence[FileState]) -> tuple[str, tuple[int, int]]:
@@ -132,10 +132,10 @@ def _draw_file(canvas: Canvas, file: FileState, x: float, wide: float) -> None:
         canvas.box((x, y), (wide, high), fill=PAPER if seen else SHADE, bold=seen, dashed=not seen)
         if word.startswith("✕"):
             canvas.cross((x, y), (wide, high))
-        _write(canvas, (x, y), wide, file.path, word)
+        _write(canvas, (x, y), wide, file.path, word, PAPER if seen else SHADE)
     if file.visible:
         canvas.box((x, _row(0)), (wide, high))
-        _write(canvas, (x, _row(0)), wide, file.path, _merged(file))
+        _write(canvas, (x, _row(0)), wide, file.path, _merged(file), PAPER)
         if file.layers:
             tip = _row(file.layers[0] + 1) - 1
             canvas.line((x + wide / 2, _row(0) + high), (x + wide / 2, tip - 5), accent=True)
@@ -146,8 +146,8 @@ def _row(number: int) -> float:
     return _MARGIN + number * (_HIGH + _GAP) + 6
 
 
-def _write(canvas: Canvas, at: tuple[float, float], wide: float, path: str, word: str) -> None:
-    canvas.label((at[0] + wide / 2, at[1] + 17), path, wide - 8, anchor="middle")
-    canvas.label((at[0] + wide / 2, at[1] + 32), word, wide - 6, size=10, quiet=True, mono=False, anchor="middle")
+def _write(canvas: Canvas, at: Point, wide: float, path: str, word: str, ground: str) -> None:
+    canvas.label((at[0] + wide / 2, at[1] + 17), path, wide - 8, anchor="middle", halo=ground)
+    canvas.label((at[0] + wide / 2, at[1] + 32), word, wide - 6, size=10, quiet=True, mono=False, anchor="middle", halo=ground)
 
 
