@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from labkit import show
-from labkit.kernel import cgroups, network
+from labkit.course import pictures
+from labkit.kernel import cgroups, namespaces, network, processes
 from labkit.kernel.cgroups import Cgroup
 from labkit.kernel.network import NetworkNamespace, Ping
 from labkit.kernel.overlay import Overlay
@@ -17,12 +18,15 @@ from labkit.show import View
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from labkit.course.lab import Lab
+
 
 def draw_cgroup(group: Cgroup) -> View:
     """Draw a cgroup with what is below it."""
-    own = {str(directory) for directory in group.directories}
-    states = [one for one in cgroups.states() if any(one.directory == d or one.directory.startswith(d + "/") for d in own)]
-    return show.cgroup_tree(states)
+    own = [f"{directory}/" for directory in group.directories]
+    states = [one for one in cgroups.states() if f"{one.directory}/".startswith(tuple(own))]
+    named = [namespaces.process(pid, name=name) for pid, name in processes.names().items()]
+    return show.cgroup_tree(pictures.without_followers(states, named), named)
 
 
 def draw_process(process: Process) -> View:
@@ -38,11 +42,6 @@ def draw_network_namespace(netns: NetworkNamespace) -> View:
     return show.network_picture([state for state in network.states() if state.name == netns.name])
 
 
-def draw_union(union: Overlay | Union) -> View:
-    """Draw a union mount as the stack of its branches."""
-    return show.union_stack(union.state())
-
-
 def draw_ping(ping: Ping) -> View:
     """Tabulate what was sent and what came back; the time it took is left to `ping.text`."""
     return show.table(("echo requests sent", "answers received"), [(str(ping.sent), str(ping.received))])
@@ -52,16 +51,14 @@ DRAWINGS: dict[type, Callable[[Any], View]] = {
     Cgroup: draw_cgroup,
     Process: draw_process,
     NetworkNamespace: draw_network_namespace,
-    Overlay: draw_union,
-    Union: draw_union,
     Ping: draw_ping,
 }
 
 
-def register(shell: InteractiveShell) -> None:
+def register(shell: InteractiveShell, lab: Lab) -> None:
     """Let IPython draw the kernel's objects; a second time changes nothing."""
     formatter = shell.display_formatter.mimebundle_formatter
-    for kind, draw in DRAWINGS.items():
+    for kind, draw in {**DRAWINGS, Overlay: lab.union_view, Union: lab.union_view}.items():
         formatter.for_type(kind, _bundle(draw))
 
 

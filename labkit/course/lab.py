@@ -178,7 +178,7 @@ def open_lab(lab_id: str) -> Lab:
     if running is not None:
         cells.register(running, lab)
         magics.register(running, lab)
-        formatters.register(running)
+        formatters.register(running, lab)
     for view in warnings:
         present(view)
     present(lab.card())

@@ -123,6 +123,8 @@ class Terminal:
 
     def close(self) -> None:
         """End the session and what runs in it."""
+        name = self.process.name
+        trace.record(f"exec {{{name}_in}}>&-; kill -KILL ${name}", calls=("pidfd_send_signal(pidfd, SIGKILL, NULL, 0)",))
         self.process.kill()
 
     def __enter__(self) -> Terminal:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from labkit import show, trace
+from labkit import show
+from labkit.course import pictures
 from labkit.course.mechanisms import Mechanisms
-from labkit.kernel import cgroups, namespaces, network
+from labkit.kernel import cgroups, namespaces, network, noise
 from labkit.kernel.overlay import Overlay
 from labkit.kernel.state import ProcessState
 from labkit.kernel.union import Union
@@ -27,10 +28,11 @@ class Views(Mechanisms):
     record: Progress
 
     def cgroups(self) -> View:
-        """Draw the lab's cgroups, with their values and the named processes in them."""
-        with trace.silent():
-            states = cgroups.states(below=f"lab-{self.id}")
-        return show.cgroup_tree(states, self._named(), title=f"cgroups of lab {self.id}")
+        """Draw the lab's cgroups, with their values and the processes in them."""
+        states = [one for one in cgroups.states(below=f"lab-{self.id}") if not noise.CGROUPS.search(one.path)]
+        trees = {one.hierarchy for one in states if not noise.CGROUP_HOME.search(one.path)}
+        shown = pictures.without_followers([one for one in states if one.hierarchy in trees], self._named())
+        return show.cgroup_tree(shown, self._named(), title=f"cgroups of lab {self.id}")
 
     def processes(self, *names: str, kinds: Sequence[str] | None = None) -> View:
         """Tabulate processes by namespace: the same letter in a column is the same namespace.
@@ -47,23 +49,30 @@ class Views(Mechanisms):
             return show.process_table(everyone, reference=reference)
         return show.process_table(everyone, kinds=tuple(kinds), reference=reference)
 
-    def namespaces(self) -> View:
-        """Tabulate every namespace of the machine: kind, processes, owner."""
-        return show.namespace_table(namespaces.inventory())
+    def namespaces(self, *kinds: str) -> View:
+        """Tabulate the namespaces of the machine: kind, processes, owner.
+
+        Args:
+            kinds: only these; all eight by default.
+        """
+        every = namespaces.inventory()
+        return show.namespace_table([one for one in every if not kinds or one.kind in kinds], self._named())
 
     def network(self, *names: str) -> View:
         """Draw network namespaces as boxes: links, addresses, and the cables between them.
 
         Args:
-            names: which; by default those that have a name, and the host.
+            names: which, with all that is in them; "host" is the machine's. By default what the lab made: its named network
+                namespaces, and its links in the host's.
         """
         states = network.states()
-        chosen = [state for state in states if state.name in names] if names else [s for s in states if not s.name.startswith("net:")]
-        return show.network_picture(chosen)
+        if names:
+            return show.network_picture([state for state in states if state.name in names])
+        return show.network_picture(pictures.own_networks(states))
 
     def union_view(self, union: Overlay | Union) -> View:
         """Draw a union mount as the stack of its branches: where each name really lies."""
-        return show.union_stack(union.state())
+        return show.union_stack(pictures.short_union(union.state(), self))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> View:
         """Tabulate values that a cell has read."""

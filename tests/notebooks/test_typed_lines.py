@@ -10,7 +10,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from labkit.kernel.snapshot import diff, snapshot
 from sessions import session
 
 from labkit import ledger
@@ -19,6 +18,7 @@ from labkit.course.canonical import canonical
 from labkit.course.lab import Lab, open_lab
 from labkit.kernel import processes
 from labkit.kernel.process import Process
+from labkit.kernel.snapshot import diff, snapshot
 from labkit.kernel.state import Change, Snapshot
 
 PATIENCE = 10.0
