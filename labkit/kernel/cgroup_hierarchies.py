@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -229,9 +230,9 @@ def mount_own(fstype: str, name: str) -> Path:
 @ledger.undoes("cgroup-mount")
 def _undo_mount(entry: ledger.Entry) -> None:
     target = Path(entry.key["path"])
-    if target not in [hierarchy.path for hierarchy in hierarchies().mounted]:
-        return
-    if entry.identity and os.stat(target).st_dev != entry.identity["device"]:
-        raise LabError(f"{target} is mounted over by something that the lab did not mount", remedy=f"umount {target}")
-    syscalls.umount2(target)
-    target.rmdir()
+    if os.path.ismount(target):
+        if entry.identity and os.stat(target).st_dev != entry.identity["device"]:
+            raise LabError(f"{target} is mounted over by something that the lab did not mount", remedy=f"umount {target}")
+        syscalls.umount2(target)
+    with suppress(OSError):
+        target.rmdir()

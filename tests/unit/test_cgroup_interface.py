@@ -189,7 +189,8 @@ def test_values_of_python_become_the_text_that_the_kernel_reads(key, value, text
     assert text_of(key, value) == text
 
 
-ONLY_V2 = ["memory.high", "memory.low", "cgroup.subtree_control", "cgroup.kill", "cgroup.type", "memory.oom.group", "io.weight", "memory.pressure"]
+ONLY_V2 = ["memory.high", "memory.low", "cgroup.subtree_control", "cgroup.kill", "cgroup.type", "memory.oom.group",
+           "io.weight", "memory.pressure"]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", ONLY_V2)
