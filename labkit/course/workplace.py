@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
-from labkit.kernel import cgroups, mountinfo, syscalls, trees
+from labkit.kernel import cgroups, mount_ledger, trees
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -39,7 +39,7 @@ class Workplace:
         """Make the lab's directory and cgroups: housekeeping, kept out of the trace."""
         with trace.silent():
             trees.make_tree(self.directory)
-            ledger.intend("mounts below", directory=str(self.directory))
+            mount_ledger.claim(self.directory)
             for variable, controller in VARIABLES.items():
                 try:
                     self.homes[variable] = cgroups.home(controller)
@@ -93,11 +93,3 @@ class Workplace:
 def variable(name: str) -> str:
     """Return the shell variable for a process of this name: what a variable cannot hold becomes `_`."""
     return re.sub(r"\W", "_", name)
-
-
-@ledger.undoes("mounts below")
-def _unmount_below(entry: ledger.Entry) -> None:
-    """Unmount what was mounted in the lab's own directory, also by lines that a student typed; the latest first."""
-    directory = entry.key["directory"]
-    for mount in reversed(mountinfo.at_or_below(directory)):
-        syscalls.umount2(mount.mountpoint, syscalls.MNT_DETACH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 
 from labkit import ledger
@@ -22,6 +23,19 @@ def is_ours(mount: MountState) -> bool:
     claims = [entry.key["directory"] for entry in ledger.live(ledger.owner()) if entry.kind == "mounts below"]
     claimed = any(f"{mount.mountpoint}/".startswith(f"{directory}/") for directory in claims)
     return claimed or entry_of(mount) is not None
+
+
+def claim(directory: str | os.PathLike[str]) -> ledger.Entry:
+    """Let every mount that is made in a directory be the lab's, whoever makes it: what a student types there is undone too.
+
+    Raises:
+        LabError: something is mounted there already.
+    """
+    where = os.path.realpath(directory)
+    known = [entry for entry in ledger.live(ledger.owner()) if entry.kind == "mounts below" and entry.key["directory"] == where]
+    if not known and (there := at_or_below(where)):
+        raise LabError(f"{describe(there[0])} is mounted in {where}", remedy=f"umount {there[0].mountpoint}")
+    return known[-1] if known else ledger.intend("mounts below", directory=where)
 
 
 def entries(target: str) -> list[ledger.Entry]:
@@ -143,6 +157,11 @@ def _is_the_one(entry: ledger.Entry, mount: MountState) -> bool:
     """Return whether a mount is that of the entry; an entry whose maker died, or a claim, has no identity and takes what is there."""
     identity = entry.identity
     return not identity or (identity["id"], identity["device"], identity["fstype"]) == (mount.id, mount.device, mount.fstype)
+
+
+@ledger.undoes("mounts below")
+def _undo_claim(entry: ledger.Entry) -> None:
+    detach_below(entry.key["directory"])
 
 
 @ledger.undoes("mount")

@@ -1,0 +1,267 @@
+"""unionfs and mergerfs, both really run: one directory over several, served by a daemon that ends with it."""
+
+import errno
+import os
+import signal
+import subprocess
+
+import pytest
+
+from labkit import ledger, trace
+from labkit.errors import CommandError, LabError, SyscallError
+from labkit.kernel import mount_ledger, mounts, union
+from labkit.kernel.union import Union
+
+BOTH = pytest.mark.parametrize("program", ["unionfs", "mergerfs"])
+
+
+@pytest.fixture
+def place(tmp_path):
+    """The two directories of the course, and at the end everything that the ledger holds undone."""
+    for name in ("dir1", "dir2/sub", "union"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("dir1/f1", "dir1/f2", "dir2/f3", "dir2/f4", "dir2/sub/deep"):
+        (tmp_path / name).write_text(name)
+    yield tmp_path
+    ledger.undo()
+    assert mounts.at_or_below(tmp_path) == ()
+    assert daemons(tmp_path) == []
+
+
+def daemons(place):
+    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in done.splitlines() if line.startswith(("unionfs", "mergerfs")) and str(place) in line]
+
+
+def make(place, program, modes=("RW", "RO")):
+    return Union([(place / "dir1", modes[0]), (place / "dir2", modes[1])], place / "union", program=program)
+
+
+def files(one):
+    return {file.path: file for file in one.state().files}
+
+
+def seen(one):
+    found = set()
+    for where, directories, names in os.walk(one.merged):
+        directories[:] = [name for name in directories if not name.startswith(".unionfs")]
+        found |= {os.path.relpath(os.path.join(where, name), one.merged) for name in (*directories, *names)}
+    return found
+
+
+def visible(one):
+    return {path for path, file in files(one).items() if file.visible}
+
+
+@BOTH
+def test_both_directories_are_seen_as_one_and_the_daemon_ends_with_the_mount(place, program):
+    one = make(place, program).mount()
+    assert seen(one) == {"f1", "f2", "f3", "f4", "sub", "sub/deep"} == visible(one)
+    mount = mounts.at(place / "union")
+    assert mount.fstype == f"fuse.{program}" == one.state().fstype
+    assert len(daemons(place)) == 1
+    one.unmount()
+    assert daemons(place) == []
+    assert not one.mounted
+    assert list((place / "union").iterdir()) == []
+
+
+@BOTH
+def test_a_new_file_lands_in_the_writable_branch(place, program):
+    one = make(place, program).mount()
+    (place / "union" / "new").write_text("new")
+    assert (place / "dir1" / "new").read_text() == "new"
+    assert files(one)["new"].layers == (0,)
+    assert one.state().branches == (("branch", str(place / "dir1")), ("branch", str(place / "dir2")))
+
+
+def test_unionfs_copies_a_file_of_a_read_only_branch_up_when_it_is_changed(place):
+    one = make(place, "unionfs").mount()
+    with open(place / "union" / "f3", "a") as file:
+        file.write(" more")
+    assert (place / "dir1" / "f3").read_text() == "dir2/f3 more"
+    assert (place / "dir2" / "f3").read_text() == "dir2/f3"
+    assert files(one)["f3"].layers == (0, 1)
+
+
+def test_unionfs_hides_what_is_removed_from_a_read_only_branch(place):
+    one = make(place, "unionfs").mount()
+    (place / "union" / "f4").unlink()
+    (place / "union" / "sub" / "deep").unlink()
+    assert (place / "dir2" / "f4").exists()
+    state = files(one)
+    assert (state["f4"].kind, state["f4"].visible, state["f4"].layers) == ("whiteout", False, (0, 1))
+    assert (state["sub/deep"].kind, state["sub/deep"].visible) == ("whiteout", False)
+    assert seen(one) == visible(one)
+    (place / "union" / "sub").rmdir()
+    (place / "union" / "sub").mkdir()
+    (place / "union" / "sub" / "other").touch()
+    state = files(one)
+    assert (state["sub"].kind, state["sub/deep"].visible, state["sub/other"].visible) == ("opaque", False, True)
+    assert seen(one) == visible(one)
+
+
+def test_mergerfs_refuses_to_change_a_read_only_branch(place):
+    one = make(place, "mergerfs").mount()
+    with pytest.raises(OSError) as caught:
+        (place / "union" / "f4").unlink()
+    assert caught.value.errno == errno.EROFS
+    assert seen(one) == visible(one)
+
+
+@BOTH
+def test_where_no_branch_is_writable_nothing_can_be_written(place, program):
+    make(place, program, modes=("RO", "RO")).mount()
+    with pytest.raises(OSError):
+        (place / "union" / "new").touch()
+    assert sorted(path.name for path in (place / "dir1").iterdir()) == ["f1", "f2"]
+
+
+def test_unionfs_without_a_writable_branch_is_typed_as_the_plainest_command(place):
+    one = make(place, "unionfs", modes=("RO", "RO"))
+    with trace.collecting() as lines:
+        one.mount()
+    assert lines.shell() == f"unionfs {place}/dir1:{place}/dir2 {place}/union"
+
+
+@BOTH
+def test_the_traced_line_typed_into_a_shell_gives_the_same_mount(place, program):
+    one = make(place, program)
+    with trace.collecting() as lines:
+        one.mount()
+        one.unmount()
+    first, second = lines.shell().splitlines()
+    assert second == f"umount {place}/union"
+    one.mount()
+    before = described(place)
+    one.unmount()
+    subprocess.run(["bash", "-e", "-c", first], check=True)
+    assert described(place) == before
+    subprocess.run(["bash", "-e", "-c", second], check=True)
+    assert mounts.at(place / "union") is None
+
+
+def described(place):
+    mount = mounts.at(place / "union")
+    return mount.fstype, mount.source, set(mount.options), set(mount.super_options)
+
+
+@BOTH
+def test_the_daemon_is_in_a_cgroup_of_the_lab(place, program):
+    make(place, program).mount()
+    pid = union._daemon(program, str(place / "union"))
+    with open(f"/proc/{pid}/cgroup") as file:
+        unified = next(line for line in file if line.startswith("0::"))
+    assert unified.startswith("0::/lab/processes/")
+
+
+@BOTH
+def test_mounting_and_unmounting_twice_is_once(place, program):
+    one = make(place, program).mount()
+    assert one.mount() is one
+    assert make(place, program).mount().mounted
+    assert len(mounts.at_or_below(place)) == len(daemons(place)) == 1
+    one.unmount()
+    one.unmount()
+    with pytest.raises(LabError, match="no union is mounted"):
+        Union.find(place / "union")
+
+
+def test_other_branches_on_the_same_directory_are_refused(place):
+    make(place, "unionfs").mount()
+    with pytest.raises(LabError, match=r"another mount of the lab: fuse\.unionfs unionfs; remedy: unmount it first"):
+        make(place, "unionfs", modes=("RO", "RO")).mount()
+
+
+@BOTH
+def test_a_union_whose_daemon_was_killed_is_mounted_anew(place, program):
+    one = make(place, program).mount()
+    pid = union._daemon(program, str(place / "union"))
+    daemon = os.pidfd_open(pid)
+    signal.pidfd_send_signal(daemon, signal.SIGKILL)
+    union._served[str(place / "union")].wait(10)
+    os.close(daemon)
+    with pytest.raises(OSError) as caught:
+        os.listdir(place / "union")
+    assert caught.value.errno == errno.ENOTCONN
+    assert one.mount().mounted
+    assert "f3" in os.listdir(place / "union")
+    assert len(mounts.at_or_below(place)) == 1
+
+
+@BOTH
+def test_undo_removes_a_union_whose_daemon_was_killed(place, program):
+    make(place, program).mount()
+    union._served[str(place / "union")].kill()
+    ledger.undo()
+    assert mounts.at(place / "union") is None
+
+
+@BOTH
+def test_undo_removes_mount_and_daemon(place, program):
+    make(place, program).mount()
+    union._served.clear()  # as after a restart of the notebook
+    ledger.undo()
+    assert mounts.at(place / "union") is None
+    assert daemons(place) == []
+    assert ledger.live() == []
+
+
+@BOTH
+def test_a_union_that_was_typed_by_hand_is_found_with_its_branches(place, program):
+    mount_ledger.claim(place)
+    branches = "dir1=RW:dir2/=RO"
+    subprocess.run([program, branches, "union"], cwd=place, env={**os.environ, "PWD": str(place)}, check=True)
+    found = Union.find(place / "union")
+    assert found.branches == ((place / "dir1", "RW"), (place / "dir2", "RO"))
+    assert found.program == program
+    assert "f3" in visible(found)
+    assert make(place, program).mount().mounted
+    assert len(daemons(place)) <= 1
+    found.unmount()
+    assert mounts.at(place / "union") is None
+
+
+def test_a_directory_that_is_somebody_s_mount_point_is_refused(place):
+    subprocess.run(["mount", "-t", "tmpfs", "foreign", place / "union"], check=True)
+    try:
+        with pytest.raises(LabError, match="is a mount point already: tmpfs foreign"):
+            make(place, "unionfs").mount()
+        with pytest.raises(LabError, match="no mount of the lab"):
+            make(place, "unionfs").unmount()
+        assert daemons(place) == []
+    finally:
+        subprocess.run(["umount", place / "union"], check=True)
+
+
+def test_a_union_in_use_is_ebusy_with_the_holder_and_goes_on(place):
+    one = make(place, "unionfs").mount()
+    process = subprocess.Popen(["sleep", "1000"], cwd=place / "union")
+    try:
+        with pytest.raises(SyscallError, match="EBUSY") as caught:
+            one.unmount()
+        assert caught.value.cause == f"in use by sleep (pid {process.pid}, cwd)"
+        assert "f1" in os.listdir(place / "union")
+    finally:
+        process.kill()
+        process.wait()
+    one.unmount()
+
+
+def test_a_daemon_that_ends_without_mounting_says_why(place, monkeypatch):
+    binaries = place / "bin"
+    binaries.mkdir()
+    (binaries / "unionfs").write_text("#!/bin/sh\necho no fuse today >&2\nexit 3\n")
+    (binaries / "unionfs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+    with pytest.raises(CommandError, match="unionfs: exit status 3: no fuse today"):
+        make(place, "unionfs").mount()
+    assert [entry.kind for entry in ledger.live() if entry.kind == "mount"] == []
+
+
+def test_branches_with_blanks_are_mounted(place):
+    (place / "with blank").mkdir()
+    (place / "with blank" / "odd name").touch()
+    one = Union([(place / "with blank", "RW"), (place / "dir2", "RO")], place / "union").mount()
+    assert "odd name" in seen(one)
+    assert visible(one) == seen(one)
