@@ -15,6 +15,9 @@ from labkit.show.text import clean, cut
 LONGEST = 200
 """Letters of a name in HTML before it is cut in the middle."""
 
+VERBATIM = "mathjax_ignore tex2jax_ignore"
+"""Classes that keep JupyterLab and nbconvert from taking what stands between two `$` of a shell line for a formula."""
+
 GREEN, AMBER, RED, BLUE, GREY = "#1a7f37", "#8a5c00", "#b42332", "#0b5cad", "#59636e"
 """Grounds of chips: white on each has a contrast of at least 5, each on white and on #111111 at least 3."""
 
@@ -66,7 +69,12 @@ def quiet(text: object) -> str:
 
 def box(*parts: str) -> str:
     """Frame HTML parts as one view."""
-    return element("div", "".join(parts), _BOX + "font-size:13px;line-height:1.5;max-width:900px;")
+    return element("div", "".join(parts), _BOX + "font-size:13px;line-height:1.5;max-width:900px;", class_=VERBATIM)
+
+
+def figure(*parts: str) -> str:
+    """Make one view of a picture, which has its own frame, and what stands below it."""
+    return element("div", "".join(parts), "margin:4px 0;", class_=VERBATIM)
 
 
 def heading(title: str) -> str:

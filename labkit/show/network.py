@@ -29,7 +29,7 @@ class Plug:
         link: its record.
         state: "up", "down", or "no carrier" for one that is set up while nothing answers at its other end.
         port: whether it is drawn below the bridge that it is a port of.
-        addresses: those that somebody gave; the link-local ones, which the kernel makes of the MAC, are left out.
+        addresses: those that somebody gave; link-local ones and ::1, which the kernel gives by itself, are left out.
         ports: of a bridge, the ifnames of its ports.
     """
 
@@ -88,7 +88,7 @@ def network_picture(networks: Iterable[NetworkState]) -> View:
     remarks = _remarks(others)
     text = joined([*lines, *([""] if remarks else []), *(line for remark in remarks for line in wrap(remark))])
     svg, size = network_svg.draw(shown)
-    return View(text, markup.element("div", markup.picture(svg, text, size) + "".join(map(markup.note, remarks)), "margin:4px 0;"))
+    return View(text, markup.figure(markup.picture(svg, text, size), *map(markup.note, remarks)))
 
 
 def _remarks(others: Sequence[Site]) -> list[str]:
@@ -102,7 +102,7 @@ def _remarks(others: Sequence[Site]) -> list[str]:
 def _site(network: NetworkState) -> Site:
     plugs = [_plug(link, network.links) for link in _ordered(network.links)]
     shown = plugs if len(plugs) <= MOST_LINKS + 1 else plugs[:MOST_LINKS]
-    routes = tuple(_route(route) for route in network.routes if not _link_local(route.destination) and "multicast" not in route.destination)
+    routes = tuple(_route(route) for route in network.routes if not _automatic(route.destination) and "multicast" not in route.destination)
     return Site(network.name, tuple(shown), len(plugs) - len(shown), routes, len(network.rules))
 
 
@@ -121,11 +121,11 @@ def _plug(link: LinkState, links: Sequence[LinkState]) -> Plug:
     state = "down" if not link.up else "no carrier" if link.operstate in _NO_CARRIER else "up"
     ports = tuple(sorted((other.ifname for other in links if other.master == link.ifname), key=natural)) if link.kind == "bridge" else ()
     port = any(other.ifname == link.master and other.kind == "bridge" for other in links)
-    return Plug(link, state, port, tuple(address for address in link.addresses if not _link_local(address)), ports)
+    return Plug(link, state, port, tuple(address for address in link.addresses if not _automatic(address)), ports)
 
 
-def _link_local(address: str) -> bool:
-    return address.lower().startswith(("fe8", "fe9", "fea", "feb", "ff0"))
+def _automatic(address: str) -> bool:
+    return address == "::1/128" or address.lower().startswith(("fe8", "fe9", "fea", "feb", "ff0"))
 
 
 def _route(route: RouteState) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from labkit.show.svg import GROUND, Canvas, Point
+from labkit.show.svg import GROUND, Canvas, Point, span
 
 if TYPE_CHECKING:
     from labkit.show.network import Plug, Site
 
 _MARGIN, _BOX, _LANE, _GAP = 16, 292, 132, 16
 _TITLE, _ROW, _LINE = 32, 22, 16
+_INSET = 22
 _MOST_ROUTES = 3
 End = tuple[str, str]
 """(namespace, ifname)"""
@@ -84,12 +85,21 @@ def _neighbours(site: Site, by_name: dict[str, Site]) -> list[str]:
 
 
 def _height(site: Site) -> int:
-    lines = sum(_ROW + _LINE * len(_address_lines(plug)) for plug in site.plugs)
+    lines = sum(_ROW + _LINE * len(_below(plug)) for plug in site.plugs)
     return _TITLE + lines + _LINE * len(_footer(site)) + 12
 
 
-def _address_lines(plug: Plug) -> list[str]:
-    return [*plug.addresses[:3], *([f"and {len(plug.addresses) - 3} more"] if len(plug.addresses) > 3 else [])]
+def _beside(plug: Plug) -> str:
+    """Return the address that has room beside the name, or ""."""
+    inset = _INSET if plug.port else 0
+    room = _BOX - 130 - inset - span(plug.link.ifname)
+    return plug.addresses[0] if plug.addresses and span(plug.addresses[0]) <= room else ""
+
+
+def _below(plug: Plug) -> list[str]:
+    """Return the addresses that go below the name."""
+    rest = plug.addresses[1:] if _beside(plug) else plug.addresses
+    return [*rest[:3], *([f"and {len(rest) - 3} more"] if len(rest) > 3 else [])]
 
 
 def _footer(site: Site) -> list[str]:
@@ -101,13 +111,13 @@ def _footer(site: Site) -> list[str]:
 def _draw_box(canvas: Canvas, box: _Placed) -> None:
     site = box.site
     canvas.box((box.x, box.y), (_BOX, _height(site)))
-    canvas.label((box.x + 12, box.y + 21), _title(site.name), 180, size=13, bold=True)
+    canvas.label((box.x + 12, box.y + 21), _title(site.name), 160, size=13, bold=True)
     canvas.label((box.x + _BOX - 12, box.y + 21), "network namespace", 110, size=10, quiet=True, mono=False, anchor="end")
     y = box.y + _TITLE
     bridge_y = y
     for plug in site.plugs:
         middle = y + _ROW / 2
-        inset = 22 if plug.port else 0
+        inset = _INSET if plug.port else 0
         if plug.port:  # an elbow from its bridge
             canvas.line((box.x + 18, bridge_y + 7), (box.x + 18, middle), (box.x + 32, middle))
         elif plug.link.kind == "bridge":
@@ -115,7 +125,7 @@ def _draw_box(canvas: Canvas, box: _Placed) -> None:
         _draw_plug(canvas, plug, (box.x + 18 + inset, middle))
         box.ends[plug.link.ifname] = middle
         y += _ROW
-        for address in _address_lines(plug):
+        for address in _below(plug):
             canvas.label((box.x + 32 + inset, y + 8), address, _BOX - 46 - inset, quiet=True)
             y += _LINE
     for line in _footer(site):
@@ -125,7 +135,7 @@ def _draw_box(canvas: Canvas, box: _Placed) -> None:
 
 def _title(name: str) -> str:
     """Return the name for the picture: an inode says nothing there and differs each time."""
-    return "(without a name)" if name.startswith("net:[") else name
+    return "(no name)" if name.startswith("net:[") else name
 
 
 def _draw_plug(canvas: Canvas, plug: Plug, at: Point) -> None:
@@ -134,6 +144,7 @@ def _draw_plug(canvas: Canvas, plug: Plug, at: Point) -> None:
     word = f"bridge, {plug.state}" if plug.link.kind == "bridge" else plug.state
     canvas.lamp((x, middle), plug.state)
     canvas.label((x + 14, middle + 4), plug.link.ifname, 150, bold=plug.link.kind == "bridge")
+    canvas.label((x + 26 + span(plug.link.ifname), middle + 4), _beside(plug), 200, quiet=True)
     canvas.label((right, middle + 4), word, 100, size=11, quiet=True, mono=False, anchor="end")
 
 
@@ -183,4 +194,4 @@ def _draw_stub(canvas: Canvas, box: _Placed, plug: Plug) -> None:
     told = [f"{plug.link.peer[1]} in", _title(plug.link.peer[0])] if plug.link.peer else ["other end", "not known"]
     for index, line in enumerate(told):
         at = (box.edge + way * 22, y - 1 + 11 * index)
-        canvas.label(at, line, _LANE - 30, size=10, quiet=True, mono=False, anchor=anchor, halo=GROUND)
+        canvas.label(at, line, _LANE - 42, size=10, quiet=True, mono=False, anchor=anchor, halo=GROUND)

@@ -30,6 +30,8 @@ KINDS: dict[str, tuple[str, str, str]] = {
 
 _LABEL = re.compile(r"(?:measured|cause|remedy|predicted|hint \d+ of \d+):(?= )")
 
+_TASK = re.compile(r"\[([\w-]+)\] ")
+
 
 def notice(kind: str, title: str, lines: Iterable[str] = ()) -> View:
     """Show a message.
@@ -64,6 +66,9 @@ def _paragraph(line: str) -> str:
         return markup.code_block(line)
     if line.startswith("- "):
         return markup.element("div", "• " + markup.escape(line[2:], 1000), "padding-left:14px;text-indent:-10px;")
+    task = _TASK.match(line)
+    if task:
+        return markup.element("div", markup.chip(task[1], hollow=True) + " " + markup.escape(line[task.end() :], 1000), "margin:2px 0;")
     label = _LABEL.match(line)
     if label:
         return markup.element("div", markup.quiet(label[0]) + " " + markup.escape(line[label.end() :], 1000))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from labkit.show.text import cut
+from labkit.show.text import clean, cut, width
 
 GROUND, FRAME = "#f3f5f8", "#c3cad3"
 PAPER, EDGE = "#ffffff", "#8b96a5"
@@ -40,6 +40,8 @@ class Canvas:
     def label(self, at: Point, text: str, room: float, *, size: int = 12, bold: bool = False, quiet: bool = False,
               mono: bool = True, anchor: str = "start", halo: str = "") -> None:  # fmt: skip
         """Write text on the line at `at`, cut in the middle where it has no `room`; a halo of the ground's colour keeps lines off it."""
+        if not text:
+            return
         look = f'font-family="{MONO if mono else SANS}" font-size="{size}" fill="{QUIET if quiet else INK}"'
         look += ' font-weight="600"' if bold else ""
         look += f' paint-order="stroke" stroke="{halo}" stroke-width="4"' if halo else ""
@@ -81,6 +83,11 @@ class Canvas:
     def _path(self, way: str, *, dashed: bool, accent: bool) -> None:
         dash = f' stroke-dasharray="{DASHES}"' if dashed else ""
         self._parts.append(f'<path d="{way}" fill="none" stroke="{ACCENT if accent else EDGE}" stroke-width="1.8"{dash}/>')
+
+
+def span(text: str) -> float:
+    """Return how wide a name of the usual size may become."""
+    return width(clean(text)) * 12 * _ADVANCE[True]
 
 
 def _stroke(bold: bool) -> str:

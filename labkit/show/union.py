@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from labkit.kernel.state import FileState, UnionState
 from labkit.show import markup
-from labkit.show.svg import PAPER, SHADE, Canvas, Point
-from labkit.show.text import clean, columns, count, joined, wrap
+from labkit.show.svg import PAPER, SHADE, Canvas, Point, span
+from labkit.show.text import clean, columns, count, joined, natural, wrap
 from labkit.show.view import View
 
 MOST_FILES = 40
@@ -40,7 +40,7 @@ def union_stack(union: UnionState) -> View:
         union: with its names sorted by path.
     """
     layers = _layers(union)
-    files = sorted(union.files, key=lambda file: file.path)
+    files = sorted(union.files, key=lambda file: natural(file.path))
     head = [f"{union.fstype} on {clean(union.merged)} ({'mounted' if union.mounted else 'not mounted'})"]
     told = [[layer.role, layer.directory] for layer in layers] + ([["workdir", union.workdir]] if union.workdir else [])
     rows, header = _rows(files[:MOST_FILES], layers)
@@ -53,7 +53,7 @@ def union_stack(union: UnionState) -> View:
     lines += columns(rows, header=header) if files else []
     text = joined([*lines, *(line for remark in remarks for line in wrap(remark))])
     svg, size = _draw(union, layers, files)
-    return View(text, markup.element("div", markup.picture(svg, text, size), "margin:4px 0;"))
+    return View(text, markup.figure(markup.picture(svg, text, size)))
 
 
 def _layers(union: UnionState) -> list[_Layer]:
@@ -103,8 +103,7 @@ _LABEL, _HIGH, _GAP, _MARGIN, _WIDE = 150, 52, 14, 16, 800
 
 def _draw(union: UnionState, layers: Sequence[_Layer], files: Sequence[FileState]) -> tuple[str, tuple[int, int]]:
     canvas = Canvas()
-    shown = files if len(files) <= MOST_COLUMNS else files[: MOST_COLUMNS - 1]
-    step = min((_WIDE - _LABEL - 2 * _MARGIN) / max(len(shown) + (len(files) > len(shown)), 1), 124)
+    shown, step = _columns(files)
     size = (_WIDE, 2 * _MARGIN + (len(layers) + 1) * (_HIGH + _GAP) - _GAP)
     heads = [("merged", union.merged.rstrip("/").rpartition("/")[2] or "/"), *((layer.role, layer.name) for layer in layers)]
     for number, (role, name) in enumerate(heads):
@@ -120,6 +119,15 @@ def _draw(union: UnionState, layers: Sequence[_Layer], files: Sequence[FileState
     if not files:
         canvas.label((_MARGIN + _LABEL, _MARGIN + 30), EMPTY, 400, quiet=True, mono=False)
     return canvas.document(size, f"{union.fstype} on {union.merged}"), size
+
+
+def _columns(files: Sequence[FileState]) -> tuple[Sequence[FileState], float]:
+    """Return the names that are drawn and the width of a column: longer names get wider and fewer columns."""
+    room = _WIDE - _LABEL - 2 * _MARGIN
+    wanted = max((span(file.path) + 24 for file in files), default=0)
+    most = min(MOST_COLUMNS, int(room // min(max(wanted, 77), 118)))
+    shown = files if len(files) <= most else files[: most - 1]
+    return shown, min(room / max(len(shown) + (len(files) > len(shown)), 1), max(wanted, 124))
 
 
 def _draw_file(canvas: Canvas, file: FileState, x: float, wide: float) -> None:
