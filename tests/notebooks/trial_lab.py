@@ -45,6 +45,7 @@ CHECKPOINTS = (
         "Freeze box, once.",
         frozen,
         kind="edge",
+        hints=("freezer.state takes a word",),
         given="mkdir -p $FREEZER/box",
         solution="echo FROZEN > $FREEZER/box/freezer.state",
         near_misses={"thawed": "echo THAWED > $FREEZER/box/freezer.state"},
