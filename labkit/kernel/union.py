@@ -18,6 +18,7 @@ from pathlib import Path
 from labkit import ledger
 from labkit.errors import CommandError, LabError, UnsupportedError
 from labkit.kernel import branches, ending, mount_ledger, mounts, processes
+from labkit.kernel.cgroup_hierarchies import hierarchies
 from labkit.kernel.process import Process
 from labkit.kernel.state import MountState, UnionState
 
@@ -28,9 +29,6 @@ _PATIENCE = 10.0  # seconds until the daemon must have mounted, or ended after i
 _FORBIDDEN = {
     ":": "a colon", "=": "an equals sign", ",": "a comma", "\\": "a backslash", "*": "a star", "?": "a question mark", "[": "a bracket",
 }  # fmt: skip
-
-
-_served: dict[str, Process] = {}  # mount point to the daemon that this notebook has started
 
 
 class Union:
@@ -129,7 +127,6 @@ class Union:
             except BaseException:
                 daemon.kill()
                 raise
-        _served[where] = daemon
         return self
 
     def unmount(self) -> None:
@@ -148,11 +145,12 @@ class Union:
             return
         pid = _daemon(mount.fstype.removeprefix("fuse."), where)
         daemon = ending.known(pid) if pid is not None else None
+        tracker = _tracker(daemon.pid) if daemon is not None else None
         mounts.unmount(where)
         if daemon is not None:
             _await_end(daemon)
-        if where in _served:
-            _served.pop(where).wait(_PATIENCE)
+        if tracker is not None:
+            ending.remove(tracker)
 
     def state(self) -> UnionState:
         """Return the branches and every name in them, read from the branches themselves."""
@@ -201,7 +199,7 @@ class Union:
 def _is_dead(merged: str) -> bool:
     """Return whether a FUSE mount is there that nobody serves any more."""
     try:
-        os.stat(merged)
+        os.statvfs(merged)  # always asks the daemon, where stat(2) may be answered from what it said before
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
@@ -250,6 +248,16 @@ def _daemon(program: str, where: str) -> int | None:
             if is_program and len(operands) == 2 and os.path.realpath(_absolute(int(name), operands[1])) == where:
                 return int(name)
     return None
+
+
+def _tracker(pid: int) -> ending.Tracker | None:
+    """Return the cgroup of the lab that a daemon was started in."""
+    unified = hierarchies().unified
+    path = next((line[3:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::")), "")
+    if unified is None or "/processes/" not in path:
+        return None
+    directory = f"{unified}{path}"
+    return ending.Tracker(directory, os.stat(directory).st_ino)
 
 
 def _branches(pid: int, mode: str) -> list[tuple[str | Path, str]]:

@@ -164,7 +164,8 @@ def test_what_is_said_to_be_visible_is_what_the_kernel_shows_after_many_changes(
 
 
 def test_renaming_a_lower_directory_without_redirects_is_exdev_and_changes_nothing(place):
-    mounts.mount("overlay", place / "merged", "overlay", Overlay([place / "base"], place / "upper", place / "work", "/").options + ",redirect_dir=off")
+    options = f"lowerdir={place}/base,upperdir={place}/upper,workdir={place}/work,redirect_dir=off"
+    mounts.mount("overlay", place / "merged", "overlay", options)
     with pytest.raises(OSError, match="Invalid cross-device link"):
         (place / "merged" / "etc").rename(place / "merged" / "moved")
     assert files(Overlay.find(place / "merged"))["etc"].layers == (1,)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import signal
 import subprocess
 
@@ -29,8 +30,15 @@ def place(tmp_path):
 
 
 def daemons(place):
-    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in done.splitlines() if line.startswith(("unionfs", "mergerfs")) and str(place) in line]
+
+
+def kill_daemon(place, program):
+    daemon = os.pidfd_open(union._daemon(program, str(place / "union")))
+    signal.pidfd_send_signal(daemon, signal.SIGKILL)
+    assert select.select([daemon], [], [], 10)[0]
+    os.close(daemon)
 
 
 def make(place, program, modes=("RW", "RO")):
@@ -152,7 +160,7 @@ def test_the_daemon_is_in_a_cgroup_of_the_lab(place, program):
     pid = union._daemon(program, str(place / "union"))
     with open(f"/proc/{pid}/cgroup") as file:
         unified = next(line for line in file if line.startswith("0::"))
-    assert unified.startswith("0::/lab/processes/")
+    assert unified.startswith(f"0::/lab-{ledger.owner() or 'lab'}/processes/{program}")
 
 
 @BOTH
@@ -176,11 +184,7 @@ def test_other_branches_on_the_same_directory_are_refused(place):
 @BOTH
 def test_a_union_whose_daemon_was_killed_is_mounted_anew(place, program):
     one = make(place, program).mount()
-    pid = union._daemon(program, str(place / "union"))
-    daemon = os.pidfd_open(pid)
-    signal.pidfd_send_signal(daemon, signal.SIGKILL)
-    union._served[str(place / "union")].wait(10)
-    os.close(daemon)
+    kill_daemon(place, program)
     with pytest.raises(OSError) as caught:
         os.listdir(place / "union")
     assert caught.value.errno == errno.ENOTCONN
@@ -192,7 +196,7 @@ def test_a_union_whose_daemon_was_killed_is_mounted_anew(place, program):
 @BOTH
 def test_undo_removes_a_union_whose_daemon_was_killed(place, program):
     make(place, program).mount()
-    union._served[str(place / "union")].kill()
+    kill_daemon(place, program)
     ledger.undo()
     assert mounts.at(place / "union") is None
 
@@ -200,7 +204,6 @@ def test_undo_removes_a_union_whose_daemon_was_killed(place, program):
 @BOTH
 def test_undo_removes_mount_and_daemon(place, program):
     make(place, program).mount()
-    union._served.clear()  # as after a restart of the notebook
     ledger.undo()
     assert mounts.at(place / "union") is None
     assert daemons(place) == []
