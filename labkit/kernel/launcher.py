@@ -37,8 +37,12 @@ else:  # run as a program, isolated: only the two files beside this one are want
 
 _CLONE_PIDFD, _CLONE_INTO_CGROUP, _CLONE_NEWPID = 0x1000, 0x200000000, 0x20000000
 _PR_SET_PDEATHSIG, _MNT_DETACH, _SYS_CLONE3, _MSG_CMSG_CLOEXEC = 1, 2, 435, 0x40000000
+_CALLS = (
+    "chdir dup2 execve ioctl mount pivot_root poll prctl read setgroups sethostname setns setresgid setresuid setsid umount2 unshare"
+).split()
 _SOON = 250  # milliseconds after which a child that has not come to its program is announced all the same
 _libc = ctypes.CDLL(None, use_errno=True)
+_calls = {name: getattr(_libc, name) for name in _CALLS}  # looked up once here, not in every child
 _clone_args = struct.Struct("11Q")
 
 
@@ -227,7 +231,7 @@ class Program:
         """Call execve on the first file that can be, and say why where none can."""
         found: StepError | None = None
         for file in self.files:
-            _libc.execve(file, self.argv, self.env)
+            _calls["execve"](file, self.argv, self.env)
             number = ctypes.get_errno()
             cause = execution.why_not(os.fsdecode(file), number)
             if found is None and (cause is not None or number not in (errno.ENOENT, errno.ENOTDIR)):
@@ -250,7 +254,7 @@ def _become(steps: list[Step], program: Program, errors: int) -> NoReturn:
 def _run(step: Step) -> None:
     if step.syscall == "timens_offsets":
         return _write("/proc/self/timens_offsets", step.arguments[0])
-    result = getattr(_libc, step.syscall)(*step.arguments)
+    result = _calls[step.syscall](*step.arguments)
     if step.wanted is not None and result != step.wanted:
         os._exit(126)
     if result < 0:
