@@ -27,6 +27,7 @@ from labkit.kernel.mount_ledger import (
     ours_or_refuse,
     refuse_strangers,
 )
+from labkit.kernel.mount_options import FLAGS, OPPOSITE, data_of, flags_of, kept_flags
 from labkit.kernel.mountinfo import Holder, at, at_or_below, children, holders, mount_id, mountinfo
 from labkit.kernel.state import MountState
 
@@ -35,23 +36,6 @@ __all__ = [
     "must_be_free", "propagation", "remount", "tmpfs", "unmount",
 ]  # fmt: skip
 
-FLAGS = {
-    "ro": syscalls.MS_RDONLY,
-    "nosuid": syscalls.MS_NOSUID,
-    "nodev": syscalls.MS_NODEV,
-    "noexec": syscalls.MS_NOEXEC,
-    "sync": syscalls.MS_SYNCHRONOUS,
-    "dirsync": syscalls.MS_DIRSYNC,
-    "nosymfollow": syscalls.MS_NOSYMFOLLOW,
-    "noatime": syscalls.MS_NOATIME,
-    "nodiratime": syscalls.MS_NODIRATIME,
-    "relatime": syscalls.MS_RELATIME,
-    "strictatime": syscalls.MS_STRICTATIME,
-    "lazytime": syscalls.MS_LAZYTIME,
-}
-"""Options of mount(8) that are flags of mount(2); every other option goes to the file system."""
-
-_OPPOSITE = {"rw": "ro", "async": "sync", **{name[2:]: name for name in ("nosuid", "nodev", "noexec", "noatime", "nosymfollow")}}
 _PROPAGATION = {
     "shared": syscalls.MS_SHARED,
     "private": syscalls.MS_PRIVATE,
@@ -91,7 +75,7 @@ def mount(source: Location, target: Location, fstype: str, options: str = "") ->
     there = must_be_free(where, line, lambda top: top.fstype == fstype and set(words) <= {*top.options, *top.super_options})
     if there is not None:
         return there
-    flags, data = _flags(words), _data(words)
+    flags, data = flags_of(words), data_of(words)
     with ledger.making("mount", target=where) as entry:
         _call(word, where, fstype, flags, data)
         made = identify(entry, where, line)
@@ -180,8 +164,8 @@ def remount(target: Location, options: str) -> MountState:
     if entry is None or entry.identity.get("bind", True):  # of one that was typed by hand the careful way is taken
         _reflag(top, words)
         return at(where) or top
-    flags, kept = syscalls.MS_REMOUNT | _flags([*top.options, *words]), _kept(top, words)
-    data = _data(words)
+    flags, kept = syscalls.MS_REMOUNT | flags_of([*top.options, *words]), kept_flags(top, words)
+    data = data_of(words)
     _call(None, where, None, flags, data)
     line = shlex.join(["mount", "-o", ",".join(["remount", *kept, *([data] if data else [])]), where])
     trace.record(line, calls=[_as_call(None, where, None, flags, data)])
@@ -261,32 +245,13 @@ def _target(target: Location) -> str:
     return where
 
 
-def _flags(words: Sequence[str]) -> int:
-    flags = 0
-    for word in words:
-        flags |= FLAGS.get(word, 0)
-        flags &= ~FLAGS[_OPPOSITE[word]] if word in _OPPOSITE else ~0
-    return flags
-
-
-def _data(words: Sequence[str]) -> str | None:
-    return ",".join(word for word in words if word not in FLAGS and word not in _OPPOSITE) or None
-
-
-def _kept(mounted: MountState, words: Sequence[str]) -> list[str]:
-    """Return the flags by their words that a mount has after a change of some."""
-    flags = _flags([*mounted.options, *words])
-    kept = [word for word, value in FLAGS.items() if flags & value]
-    return kept if "ro" in kept else ["rw", *kept]
-
-
 def _reflag(mounted: MountState, words: Sequence[str]) -> None:
     """Change the flags of one mount, and of nothing else that shows the same file system."""
-    if unknown := [word for word in words if word not in FLAGS and word not in _OPPOSITE]:
-        raise LabError(f"remount: {unknown[0]} is no option of a bind mount", remedy=f"one of {', '.join([*FLAGS, *_OPPOSITE])}")
-    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | _flags([*mounted.options, *words])
+    if unknown := [word for word in words if word not in FLAGS and word not in OPPOSITE]:
+        raise LabError(f"remount: {unknown[0]} is no option of a bind mount", remedy=f"one of {', '.join([*FLAGS, *OPPOSITE])}")
+    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | flags_of([*mounted.options, *words])
     _call(None, mounted.mountpoint, None, flags)
-    line = shlex.join(["mount", "-o", ",".join(["remount", "bind", *_kept(mounted, words)]), mounted.mountpoint])
+    line = shlex.join(["mount", "-o", ",".join(["remount", "bind", *kept_flags(mounted, words)]), mounted.mountpoint])
     trace.record(line, calls=[_as_call(None, mounted.mountpoint, None, flags)])
 
 
