@@ -1,6 +1,7 @@
 """Control groups against the real kernel: each test reads back what the kernel says."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -578,6 +579,61 @@ def test_a_second_view_of_a_hierarchy_of_our_own_is_mounted_and_unmounted_by_the
     assert mount_own("cgroup2", "cgroup2") == path
     ledger.undo("test-cgroups")
     assert not path.exists()
+
+
+IN_ANOTHER_MACHINE = """
+import json, os, subprocess
+from labkit import ledger
+from labkit.kernel import cgroups, cgroup_members
+ledger.own("test-cgroups")
+said = {"mode": cgroups.hierarchies().mode, "freezer": cgroups.hierarchies().version_of("freezer")}
+tracker = cgroups.tracker("clock")
+process = subprocess.Popen(["bash", "-c", f"echo $$ > {tracker}/cgroup.procs; echo up; exec sleep 60"], stdout=subprocess.PIPE)
+process.stdout.readline()
+try:
+    group = cgroups.Cgroup.create("mycgroup", version=1)
+    group.attach(process.pid)
+    group.freeze()
+    said |= {"tracker": str(tracker), "path": str(group.path), "state": group["freezer.state"], "mode after": cgroups.hierarchies().mode}
+    said |= {"in states": any(state.directory == str(group.path) for state in cgroups.states())}
+    if said["mode"] == "v2":
+        second = cgroups.Cgroup.create("second")
+        second.attach(process.pid)
+        said |= {"second": str(second.path), "version": second.version}
+finally:
+    ledger.undo("test-cgroups")
+mounts = open("/proc/self/mountinfo").read().count(str(ledger.state()))
+said |= {"status": process.wait(5), "left": os.listdir(ledger.state()), "mounts": mounts}
+print(json.dumps(said))
+"""
+
+
+def in_a_machine_without(*mounts: Path) -> dict[str, object]:
+    """Run in a mount namespace of its own, where these hierarchies are not mounted."""
+    script = " && ".join(f"umount {path}" for path in mounts) + ' && exec "$0" -c "$1"'
+    command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script, sys.executable, IN_ANOTHER_MACHINE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_on_a_machine_with_v2_alone_a_v1_freezer_is_mounted_where_one_is_asked_for():
+    said = in_a_machine_without(*set(cgroups.hierarchies().v1.values()))
+    assert (said["mode"], said["mode after"], said["freezer"]) == ("v2", "v2", 2)
+    assert said["tracker"] == f"{UNIFIED}/lab-test-cgroups/processes/clock"
+    assert said["path"] == f"{ledger.state()}/freezer/lab-test-cgroups/mycgroup"
+    assert (said["state"], said["in states"]) == ("FROZEN", True)
+    assert (said["second"], said["version"]) == (f"{UNIFIED}/lab-test-cgroups/second", 2)
+    assert (said["status"], said["mounts"]) == (-9, 0)
+    assert "freezer" not in said["left"]
+
+
+def test_on_a_machine_with_v1_alone_processes_are_tracked_in_a_cgroup2_of_our_own():
+    said = in_a_machine_without(UNIFIED)
+    assert (said["mode"], said["mode after"], said["freezer"]) == ("v1", "v1", 1)
+    assert said["tracker"] == f"{ledger.state()}/cgroup2/lab-test-cgroups/processes/clock"
+    assert (said["state"], said["status"], said["mounts"]) == ("FROZEN", -9, 0)
+    assert "cgroup2" not in said["left"]
 
 
 # --- trace ---
