@@ -44,7 +44,9 @@ def draw_network_namespace(netns: NetworkNamespace) -> View:
 
 def draw_ping(ping: Ping) -> View:
     """Tabulate what was sent and what came back; the time it took is left to `ping.text`."""
-    return show.table(("echo requests sent", "answers received"), [(str(ping.sent), str(ping.received))])
+    header, row = ("to", "echo requests sent", "answers received"), (ping.address, str(ping.sent), str(ping.received))
+    return show.table(header, [row], note=f"cause: {ping.cause}" if ping.cause else "")
+
 
 
 DRAWINGS: dict[type, Callable[[Any], View]] = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.course.watching import counter
 from labkit.errors import LabError
 from labkit.kernel.cgroups import Cgroup
 
@@ -26,8 +26,6 @@ MEGABYTE = 1 << 20
 
 def _state_is(wanted: str) -> Verdict:
     group = Cgroup.find("mycgroup", version=1)
-    if group is None:
-        return _missing("mycgroup")
     state, inside = str(group["freezer.state"]), len(group.procs())
     measured = f"freezer.state {state}, {_processes(inside)} in mycgroup"
     if not inside:
@@ -48,9 +46,7 @@ def thawed(_: Lab) -> Verdict:
 def oom(_: Lab) -> Verdict:
     """Measure that the kernel killed for memory in `small`, under a limit of at most 64 MB."""
     group = Cgroup.find("small")
-    if group is None:
-        return _missing("small")
-    kills = _counted(group, "memory.events", "oom_kill")
+    kills = counter(group, "memory.events", "oom_kill")
     if not _at_most(group, "memory.max", 64 * MEGABYTE):
         return Verdict(passed=False, measured=f"oom_kill {kills}", cause="memory.max is not 64M or less")
     return Verdict(kills > 0, f"memory.max 64M or less, oom_kill {kills}", None if kills else "memory.events counts no oom_kill")
@@ -59,9 +55,7 @@ def oom(_: Lab) -> Verdict:
 def bomb(_: Lab) -> Verdict:
     """Measure that `few` holds 20 processes at most, and that the kernel refused a fork there."""
     group = Cgroup.find("few")
-    if group is None:
-        return _missing("few")
-    refused = _counted(group, "pids.events", "max")
+    refused = counter(group, "pids.events", "max")
     if not _at_most(group, "pids.max", 20):
         return Verdict(passed=False, measured=f"pids.max {group['pids.max']}", cause="pids.max is not 20 or less")
     measured = f"pids.max 20 or less, forks refused: {'yes' if refused else 'no'}"
@@ -71,10 +65,8 @@ def bomb(_: Lab) -> Verdict:
 def cpu(_: Lab) -> Verdict:
     """Measure that a process in `slow` is held to a fifth of one CPU, and was really stopped by it."""
     group = Cgroup.find("slow")
-    if group is None:
-        return _missing("slow")
     quota, _sep, period = str(group["cpu.max"]).partition(" ")
-    inside, throttled = len(group.procs()), _counted(group, "cpu.stat", "nr_throttled")
+    inside, throttled = len(group.procs()), counter(group, "cpu.stat", "nr_throttled")
     measured = f"cpu.max {quota} {period}, {_processes(inside)} in slow, throttled: {'yes' if throttled else 'no'}"
     if quota == "max" or int(quota) / int(period) > 0.2:
         return Verdict(passed=False, measured=measured, cause="cpu.max allows more than a fifth of one CPU")
@@ -86,8 +78,6 @@ def cpu(_: Lab) -> Verdict:
 def jail(_: Lab) -> Verdict:
     """Measure that a process sits frozen in `jail`, under a memory and a process limit."""
     group = Cgroup.find("jail")
-    if group is None:
-        return _missing("jail")
     wrong = []
     if not _at_most(group, "memory.max", 32 * MEGABYTE):
         wrong.append("memory.max is not 32M or less")
@@ -100,17 +90,8 @@ def jail(_: Lab) -> Verdict:
     return Verdict(not wrong, f"{4 - len(wrong)} of 4 conditions hold", "; ".join(wrong) or None)
 
 
-def _missing(name: str) -> Verdict:
-    return Verdict(passed=False, measured=f"no cgroup {name}", cause=f"the lab's part of the hierarchy has no directory {name}")
-
-
 def _processes(count: int) -> str:
     return "1 process" if count == 1 else f"{count} processes"
-
-
-def _counted(group: Cgroup, key: str, field: str) -> int:
-    values = group[key]
-    return int(values[field]) if isinstance(values, Mapping) else 0
 
 
 def _at_most(group: Cgroup, key: str, most: int) -> bool:
@@ -149,7 +130,10 @@ echo 10 > $PIDS/jail/pids.max
 IN_JAIL = f"""{SLEEPER}
 for directory in $MEMORY/jail $PIDS/jail $FREEZER/jail; do echo $! > $directory/cgroup.procs; done
 """
-FREEZE_JAIL = "if [ -e $FREEZER/jail/freezer.state ]; then echo {} > $FREEZER/jail/freezer.state; else echo {} > $FREEZER/jail/cgroup.freeze; fi"
+FREEZE_JAIL = """if [ -e $FREEZER/jail/freezer.state ]
+then echo {} > $FREEZER/jail/freezer.state
+else echo {} > $FREEZER/jail/cgroup.freeze
+fi"""
 
 CHECKPOINTS = (
     Checkpoint(

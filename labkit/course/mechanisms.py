@@ -10,7 +10,7 @@ from labkit import trace
 from labkit.course.cells import SHELL_CELL
 from labkit.course.presenting import say
 from labkit.course.terminal import Terminal
-from labkit.course.watching import Watched, watch
+from labkit.course.watching import Watchable, Watched, cpu_share, wait_for, watch
 from labkit.course.workplace import Workplace
 from labkit.errors import CheckFailed, CommandError, LabError
 from labkit.kernel import network, processes
@@ -107,15 +107,41 @@ class Mechanisms(Workplace):
             done = processes.run(["bash", "-e", "-u", "-c", script], on_output=say, cwd=self.directory, env=self.environment())
         _judge(script, done.status, done.stdout + done.stderr, fails)
 
-    def watch(self, *things: Process | Cgroup, seconds: float = 3.0) -> Watched:
-        """Look on for a while: what processes print meanwhile, and in which state cgroups are then.
+    def watch(self, *things: Watchable, seconds: float = 3.0) -> Watched:
+        """Look on for a while: what processes and terminals print meanwhile, and in which state cgroups are then.
 
         Args:
-            things: processes and cgroups.
+            things: processes, terminals and cgroups.
             seconds: how long.
         """
         self.must_be_open()
         return watch(things, seconds)
+
+    def wait_for(self, group: Cgroup, key: str, field: str, at_least: int = 1, timeout: float = 10.0) -> int:
+        """Wait until a counter of a cgroup has come so far, and return it.
+
+        Args:
+            group: the cgroup.
+            key: interface file, such as "pids.events".
+            field: which counter in it, such as "max".
+            at_least: how far.
+            timeout: seconds.
+
+        Raises:
+            CheckFailed: it did not come so far in time.
+        """
+        self.must_be_open()
+        return wait_for(group, key, field, at_least, timeout)
+
+    def cpu(self, process: Process, seconds: float = 1.0) -> float:
+        """Measure how much of one CPU a process uses: 1.0 is all of it, in steps of a tenth.
+
+        Args:
+            process: whose time is counted, its children not.
+            seconds: how long to measure.
+        """
+        self.must_be_open()
+        return cpu_share(process, seconds)
 
     def netns(self, name: str) -> NetworkNamespace:
         """Make a named network namespace, or return the lab's one of this name.
@@ -142,6 +168,30 @@ class Mechanisms(Workplace):
         """
         self.must_be_open()
         network.bridge(ifname, netns=netns)
+
+    def move(self, ifname: str, to: NetworkNamespace | str, netns: NetworkNamespace | str | None = None) -> None:
+        """Move a network interface into another network namespace; one that is there already stays.
+
+        Shell: ip link set IFNAME netns TO
+        """
+        self.must_be_open()
+        network.move(ifname, to, netns=netns)
+
+    def address(self, ifname: str, address: str, netns: NetworkNamespace | str | None = None) -> None:
+        """Give an interface an address, such as "192.168.1.1/24"; one that it has already stays.
+
+        Shell: ip addr add ADDRESS dev IFNAME
+        """
+        self.must_be_open()
+        network.address(ifname, address, netns=netns)
+
+    def up(self, ifname: str, netns: NetworkNamespace | str | None = None) -> None:
+        """Set an interface up.
+
+        Shell: ip link set dev IFNAME up
+        """
+        self.must_be_open()
+        network.up(ifname, netns=netns)
 
     def ping(self, address: str, netns: NetworkNamespace | str | None = None, count: int = 1) -> Ping:
         """Send ICMP echo requests and count the answers.

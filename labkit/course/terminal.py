@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import termios
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,31 @@ class Terminal:
             terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
         if terminal.prompt:
             terminal.expect(terminal.prompt)
+        if os.path.basename(argv[0]) == "bash":
+            _without_echo(process.master)
         return terminal
+
+    @property
+    def name(self) -> str:
+        """How lab and shell lines call it."""
+        return self.process.name
+
+    @property
+    def pid(self) -> int:
+        """The process that reads what is typed."""
+        return self.process.pid
+
+    def output(self) -> str:
+        """Return all that was printed since the last `expect` or `run`; neither waits nor forgets it.
+
+        What was typed is there only where the terminal echoes it (bash is run without); prompts are left out.
+        """
+        while self._child.isalive():
+            try:
+                self._child.buffer += self._child.read_nonblocking(size=4096, timeout=0)
+            except (pexpect.TIMEOUT, pexpect.EOF, OSError):
+                break
+        return re.sub(rf"(?m)^(?:{self.prompt})+", "", clean(self._child.buffer)) if self.prompt else clean(self._child.buffer)
 
     @property
     def alive(self) -> bool:
@@ -138,6 +163,13 @@ class Terminal:
     def _must_be_alive(self) -> None:
         if not self.alive:
             raise LabError(f"the session {self.process.name} has ended", cause=f"exit status {self.process.status}")
+
+
+def _without_echo(master: int) -> None:
+    """Let the terminal print only what programs print: the cell has what was typed."""
+    attributes = termios.tcgetattr(master)
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(master, termios.TCSANOW, attributes)
 
 
 def clean(text: str) -> str:

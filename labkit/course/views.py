@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from labkit import show
 from labkit.course import pictures
 from labkit.course.mechanisms import Mechanisms
+from labkit.errors import LabError
 from labkit.kernel import cgroups, namespaces, network, noise
 from labkit.kernel.overlay import Overlay
+from labkit.kernel.process import Process
 from labkit.kernel.state import ProcessState
 from labkit.kernel.union import Union
 from labkit.show import View
@@ -49,6 +51,20 @@ class Views(Mechanisms):
             return show.process_table(everyone, reference=reference)
         return show.process_table(everyone, kinds=tuple(kinds), reference=reference)
 
+    def shared(self, one: Process, other: Process) -> tuple[str, ...]:
+        """Return the kinds of namespace that two processes share."""
+        return tuple(kind for kind, same in namespaces.shared(one.pid, other.pid).items() if same)
+
+    def cgroup_versions(self, *keys: str) -> View:
+        """Tabulate the interface files of cgroup v2 beside those of v1.
+
+        Args:
+            keys: names of v2; those that the labs use by default.
+        """
+        chosen = keys or ("cgroup.procs", "cgroup.freeze", "memory.max", "memory.events", "pids.max", "cpu.max", "cpu.weight")
+        rows = [(row.v2, " ".join(row.v1) or "nothing", row.note) for row in cgroups.TABLE if row.v2 in chosen]
+        return show.table(("cgroup v2", "cgroup v1", "what differs"), rows)
+
     def namespaces(self, *kinds: str) -> View:
         """Tabulate the namespaces of the machine: kind, processes, owner.
 
@@ -73,6 +89,22 @@ class Views(Mechanisms):
     def union_view(self, union: Overlay | Union) -> View:
         """Draw a union mount as the stack of its branches: where each name really lies."""
         return show.union_stack(pictures.short_union(union.state(), self))
+
+    def layer(self, union: Overlay | Union, path: str) -> str:
+        """Return the branch in which a file of a union really lies, as the lab's directory calls it.
+
+        Args:
+            union: the mount.
+            path: the file, relative to the merged directory.
+
+        Raises:
+            LabError: no branch has this name.
+        """
+        state = union.state()
+        for one in state.files:
+            if one.path == path:
+                return self.short(state.branches[one.layers[0]][1]).removeprefix("$LAB/")
+        raise LabError(f"no branch of {self.short(state.merged)} has {path}")
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> View:
         """Tabulate values that a cell has read."""

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from labkit.errors import LabError
+from labkit.course.terminal import Terminal
+from labkit.errors import CheckFailed, LabError
 from labkit.kernel.cgroups import Cgroup
 from labkit.kernel.process import Process
 from labkit.show import View, table
 
-Watchable = Process | Cgroup
+Watchable = Process | Terminal | Cgroup
 
 
 def _none() -> Mapping[str, tuple[str, ...]]:
@@ -54,7 +55,7 @@ def watch(things: Sequence[Watchable], seconds: float) -> Watched:
     An interruption (Ctrl-C) ends the wait; nothing was started for it.
 
     Args:
-        things: processes and cgroups.
+        things: processes, terminals and cgroups.
         seconds: how long.
 
     Raises:
@@ -62,13 +63,55 @@ def watch(things: Sequence[Watchable], seconds: float) -> Watched:
     """
     for thing in things:
         if not isinstance(thing, Watchable):
-            raise LabError(f"{type(thing).__name__} cannot be watched", remedy="give processes and cgroups")
-    running = [thing for thing in things if isinstance(thing, Process)]
-    begins = {process.name: len(process.output()) for process in running}
+            raise LabError(f"{type(thing).__name__} cannot be watched", remedy="give processes, terminals and cgroups")
+    groups = [thing for thing in things if isinstance(thing, Cgroup)]
+    talking = [thing for thing in things if not isinstance(thing, Cgroup)]
+    begins = {one.name: len(one.output()) for one in talking}
     _wait(seconds)
-    lines = {process.name: tuple(process.output()[begins[process.name] :].splitlines()) for process in running}
-    states = {group.name: "frozen" if group.frozen else "running" for group in things if isinstance(group, Cgroup)}
+    lines = {one.name: tuple(one.output()[begins[one.name] :].splitlines()) for one in talking}
+    states = {group.name: "frozen" if group.frozen else "running" for group in groups}
     return Watched(seconds, MappingProxyType(lines), MappingProxyType(states))
+
+
+def wait_for(group: Cgroup, key: str, field: str, at_least: int, timeout: float) -> int:
+    """Wait until a counter of a cgroup has come so far, and return it.
+
+    Raises:
+        CheckFailed: it did not come so far in time.
+    """
+    deadline = time.monotonic() + timeout
+    while (value := counter(group, key, field)) < at_least:
+        if time.monotonic() > deadline:
+            raise CheckFailed(f"{key} of {group.name} to count {field} {at_least} within {timeout:g} s", f"{field} {value}")
+        _wait(_LOOK_SECONDS)
+    return value
+
+
+def counter(group: Cgroup, key: str, field: str) -> int:
+    """Return one counter of an interface file such as pids.events.
+
+    Raises:
+        LabError: the file has no such counter.
+    """
+    values = group[key]
+    if not isinstance(values, dict) or not isinstance(value := values.get(field), int):
+        raise LabError(f"{key} has no counter {field}", cause=f"it reads {values!r}")
+    return value
+
+
+def cpu_share(process: Process, seconds: float) -> float:
+    """Return how much of one CPU a process used in the coming seconds, in steps of a tenth."""
+    from psutil import Process as Running
+
+    running = Running(process.pid)
+    before, begin = running.cpu_times(), time.monotonic()
+    _wait(seconds)
+    after = running.cpu_times()
+    used = after.user + after.system - before.user - before.system
+    return float(round(used / (time.monotonic() - begin), 1))
+
+
+_LOOK_SECONDS = 0.02
 
 
 def _wait(seconds: float) -> None:

@@ -107,8 +107,16 @@ class NetworkNamespace:
         return self._ours(self._entries())
 
     def state(self) -> NetworkState:
-        """Read its links, addresses, routes and rules."""
-        return network_state.state(self.name, self.find(self.name).path)
+        """Read its links with their peers, addresses, routes and rules; the end of a veth that is being destroyed is awaited.
+
+        Raises:
+            LabError: there is none of this name.
+        """
+        inode = self.find(self.name).inode
+        for one in network_state.states():
+            if one.inode == inode:
+                return one
+        raise LabError(f"there is no network namespace {self.name}", cause="it was deleted meanwhile")
 
     def delete(self) -> None:
         """Take its name away, which ends it when no process is left in it; without one of this name there is nothing to do.

@@ -73,12 +73,6 @@ def states(
     return tuple(_state(network, peers) for network in networks)
 
 
-def state(name: str, path: str | None) -> NetworkState:
-    """Read one network namespace; the ends of veths in other namespaces stay unresolved."""
-    network = netlink.within(path, lambda: _read_here(name, path, rules=True))
-    return _state(network, {})
-
-
 def links(route: NetlinkSocket) -> list[Link]:
     """Read the links of the namespace that the socket is in; the counters of their protocols are left out."""
     mask = netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))

@@ -6,6 +6,7 @@ lab=(
     bash coreutils procps util-linux ca-certificates
     python3 python3-venv
     cgroup-tools               # lscgroup
+    attr                       # getfattr
     iproute2 iputils-ping net-tools nftables
     fuse3 'unionfs-fuse|mergerfs' # unionfs-fuse is gone from Debian 13
 )
