@@ -28,9 +28,6 @@ class Verdict:
     measured: str
     cause: str | None = None
 
-    def __bool__(self) -> bool:
-        return self.passed
-
     def _ipython_display_(self) -> None:
         """Show nothing more: `lab.check` has shown it already."""
 

@@ -48,9 +48,8 @@ def anew(lab: Lab, checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize(("lab_id", "checkpoint"), CASES)
 def test_a_checkpoint_passes_for_its_solution_and_for_nothing_else(lab: Lab, lab_id: str, checkpoint: Checkpoint, table: list[str]):
-    before = {verdict(lab, checkpoint)}
     anew(lab, checkpoint)
-    before.add(verdict(lab, checkpoint))
+    before = verdict(lab, checkpoint)
     lab.run(checkpoint.solution)
     solved = verdict(lab, checkpoint)
     if checkpoint.kind == "level":
@@ -67,8 +66,8 @@ def test_a_checkpoint_passes_for_its_solution_and_for_nothing_else(lab: Lab, lab
         lab.run(script)
         misses[name] = verdict(lab, checkpoint)
     tried = ", ".join(f"{name}: {result}" for name, result in misses.items())
-    table.append(f"{lab_id + ' ' + checkpoint.id:<20} {checkpoint.kind:<6} {'/'.join(before):<8} {solved:<8} {undone:<8} {tried}")
-    assert before == {"fails"}
+    table.append(f"{lab_id + ' ' + checkpoint.id:<20} {checkpoint.kind:<6} {before:<8} {solved:<8} {undone:<8} {tried}")
+    assert before == "fails"
     assert solved == "passes", lab.checkpoints.verdict(checkpoint.id, lab)
     assert undone == "fails"
     assert set(misses.values()) == {"fails"}, misses
@@ -76,7 +75,7 @@ def test_a_checkpoint_passes_for_its_solution_and_for_nothing_else(lab: Lab, lab
 
 @pytest.mark.parametrize(("lab_id", "checkpoint"), CASES)
 def test_a_checkpoint_is_complete(lab_id: str, checkpoint: Checkpoint):
-    assert checkpoint.task.endswith(".")
+    assert len(checkpoint.task.split()) > 3, "a sentence"
     assert 1 <= len(checkpoint.hints) <= 3
     assert checkpoint.solution.strip()
     assert checkpoint.near_misses, "something that looks nearly right"
@@ -90,4 +89,4 @@ def test_a_measurement_that_finds_nothing_is_no_crash(lab: Lab, lab_id: str, che
         measured = checkpoint.measure(lab)
     except (LabError, OSError):
         return
-    assert not measured.passed
+    assert measured.measured
