@@ -28,7 +28,7 @@ SYSTEMD_CGROUP = re.compile(r"\.(slice|scope|service|mount|socket|swap)$")
 LAB_HOME = re.compile(r"/lab(-[^/]+)?(/processes)?$")
 """The lab's own directories stay until `ledger.undo`: empty, they are no leak."""
 
-LAUNCHER = "labkit/kernel/launcher.py"
+LAUNCHER = "labkit/kernel/processes/launcher.py"
 
 State = dict[str, Counter[str]]
 

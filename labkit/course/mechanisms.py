@@ -17,7 +17,7 @@ from labkit.kernel import network, processes
 from labkit.kernel.cgroups import Cgroup
 from labkit.kernel.network import NetworkNamespace, Ping
 from labkit.kernel.overlay import Overlay
-from labkit.kernel.process import Process
+from labkit.kernel.processes.process import Process
 from labkit.kernel.union import Union
 
 Place = Path | str | int

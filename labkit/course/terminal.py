@@ -19,7 +19,7 @@ from labkit.kernel import processes
 
 if TYPE_CHECKING:
     from labkit.course.workplace import Workplace
-    from labkit.kernel.process import Process
+    from labkit.kernel.processes.process import Process
 
 SHELLS = ("bash", "sh", "dash", "ash", "busybox")
 PROMPT = "lab# "

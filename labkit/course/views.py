@@ -11,9 +11,10 @@ from labkit import show
 from labkit.course import pictures
 from labkit.course.mechanisms import Mechanisms
 from labkit.errors import LabError
-from labkit.kernel import cgroups, namespaces, network, noise
+from labkit.kernel import cgroups, namespaces, network
 from labkit.kernel.overlay import Overlay
-from labkit.kernel.process import Process
+from labkit.kernel.processes.process import Process
+from labkit.kernel.snapshot import noise
 from labkit.kernel.state import ProcessState
 from labkit.kernel.union import Union
 from labkit.show import View

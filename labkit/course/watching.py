@@ -11,7 +11,7 @@ from types import MappingProxyType
 from labkit.course.terminal import Terminal
 from labkit.errors import CheckFailed, LabError
 from labkit.kernel.cgroups import Cgroup
-from labkit.kernel.process import Process
+from labkit.kernel.processes.process import Process
 from labkit.show import View, table
 
 Watchable = Process | Terminal | Cgroup

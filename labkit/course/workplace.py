@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
-from labkit.kernel import cgroups, mount_ledger, trees
+from labkit.kernel import cgroups, trees
+from labkit.kernel.mounts import ownership as mount_ledger
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
-    from labkit.kernel.process import Process
+    from labkit.kernel.processes.process import Process
 
 VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu"}
 """Variable of a shell cell to the controller whose directory of this lab it names; "" is the v2 hierarchy."""

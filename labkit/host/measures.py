@@ -94,7 +94,7 @@ def capabilities(machine: Machine) -> Finding:
 
 def cgroups(machine: Machine) -> Finding:
     """Tell which hierarchies are mounted."""
-    from labkit.kernel.cgroup_hierarchies import hierarchies
+    from labkit.kernel.cgroups.hierarchy import hierarchies
 
     found = hierarchies(machine.proc)
     if found.unified is None and not found.v1:
@@ -109,7 +109,7 @@ def cgroups(machine: Machine) -> Finding:
 
 def controller(machine: Machine, name: str) -> Finding:
     """Tell which version of cgroups offers this controller."""
-    from labkit.kernel.cgroup_hierarchies import hierarchies
+    from labkit.kernel.cgroups.hierarchy import hierarchies
 
     version = hierarchies(machine.proc).version_of(name)
     if version:

@@ -15,7 +15,7 @@ from pathlib import Path
 from labkit import ledger, trace
 from labkit.errors import LabError, SyscallError
 from labkit.kernel import mounts
-from labkit.kernel.mountinfo import mount_id_of
+from labkit.kernel.mounts.table import mount_id_of
 from labkit.kernel.state import MountState
 from labkit.kernel.syscalls import birth_time
 

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from labkit import ledger
 from labkit.errors import CommandError, LabError, UnsupportedError
-from labkit.kernel import branches, ending, mount_ledger, mounts, processes
-from labkit.kernel.cgroup_hierarchies import hierarchies
-from labkit.kernel.process import Process
+from labkit.kernel import branches, mounts, processes
+from labkit.kernel.cgroups.hierarchy import hierarchies
+from labkit.kernel.mounts import ownership as mount_ledger
+from labkit.kernel.processes import ending
+from labkit.kernel.processes.process import Process
 from labkit.kernel.state import MountState, UnionState
 
 PROGRAMS = ("unionfs", "mergerfs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from labkit.kernel.noise import CGROUP_DEFAULTS
+from labkit.kernel.snapshot.noise import CGROUP_DEFAULTS
 from labkit.kernel.state import CgroupState, ProcessState
 from labkit.show import markup
 from labkit.show.people import Names

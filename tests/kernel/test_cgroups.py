@@ -14,8 +14,9 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import LabError, SyscallError, UnsupportedError
-from labkit.kernel import cgroup_members, cgroups
+from labkit.kernel import cgroups
 from labkit.kernel.cgroups import Cgroup
+from labkit.kernel.cgroups import members as cgroup_members
 
 UNIFIED = cgroups.hierarchies().unified
 CLOCK = "while :; do date +%N; sleep 0.05; done"
@@ -569,7 +570,7 @@ def test_a_tracker_is_fresh_each_time_and_never_that_of_a_living_process(start):
 
 
 def test_a_second_view_of_a_hierarchy_of_our_own_is_mounted_and_unmounted_by_the_ledger():
-    from labkit.kernel.cgroup_hierarchies import mount_own
+    from labkit.kernel.cgroups.hierarchy import mount_own
 
     with trace.collecting() as lines:
         path = mount_own("cgroup2", "cgroup2")
@@ -584,7 +585,8 @@ def test_a_second_view_of_a_hierarchy_of_our_own_is_mounted_and_unmounted_by_the
 IN_ANOTHER_MACHINE = """
 import json, os, subprocess
 from labkit import ledger
-from labkit.kernel import cgroups, cgroup_members
+from labkit.kernel import cgroups
+from labkit.kernel.cgroups import members as cgroup_members
 ledger.own("test-cgroups")
 said = {"mode": cgroups.hierarchies().mode, "freezer": cgroups.hierarchies().version_of("freezer")}
 tracker = cgroups.tracker("clock")

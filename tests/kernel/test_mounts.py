@@ -11,7 +11,8 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import LabError, SyscallError
-from labkit.kernel import mount_ledger, mounts, processes
+from labkit.kernel import mounts, processes
+from labkit.kernel.mounts import ownership as mount_ledger
 
 
 def run(*argv):

@@ -10,8 +10,8 @@ import pytest
 
 from labkit import ledger
 from labkit.errors import LabError
-from labkit.kernel import credentials, launching, namespaces
-from labkit.kernel.processes import names, start
+from labkit.kernel import credentials, namespaces
+from labkit.kernel.processes import launching, names, start
 
 SLEEP = ["sleep", "1000"]
 

@@ -16,8 +16,8 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import LabError, SyscallError
-from labkit.kernel import netlink, network
-from labkit.kernel.network import NetworkNamespace
+from labkit.kernel import network
+from labkit.kernel.network import NetworkNamespace, netlink
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -449,7 +449,8 @@ def test_the_undo_finds_links_in_the_host_and_where_they_were_moved(pair):
 KILLED = """
 import os, signal, sys
 from labkit import ledger
-from labkit.kernel import network, netlink, network_namespaces
+from labkit.kernel import network
+from labkit.kernel.network import namespace as network_namespaces, netlink
 ledger.own("2.2")
 one = network.NetworkNamespace.create("namespace1")
 network.veth("vetha", "vethb")

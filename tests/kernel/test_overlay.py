@@ -9,7 +9,8 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import LabError, SyscallError
-from labkit.kernel import mount_ledger, mounts
+from labkit.kernel import mounts
+from labkit.kernel.mounts import ownership as mount_ledger
 from labkit.kernel.overlay import Overlay, is_opaque, is_whiteout
 
 

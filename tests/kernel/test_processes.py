@@ -16,8 +16,8 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, SyscallError
-from labkit.kernel import cgroups, launching, namespaces, processes
-from labkit.kernel.processes import Process, start
+from labkit.kernel import cgroups, namespaces, processes
+from labkit.kernel.processes import Process, launching, start
 
 SLEEP = ["sleep", "1000"]
 MACHINE = namespaces.of("self")
@@ -427,7 +427,8 @@ NOTEBOOK = """
 import os, sys
 from labkit import ledger
 ledger.own("processes-test")
-from labkit.kernel import processes, launching
+from labkit.kernel import processes
+from labkit.kernel.processes import launching
 process = processes.start(["sh", "-c", {script!r}])
 process.wait_output("up")
 print(launching.running().pid, *open(process.tracker.path + "/cgroup.procs").read().split(), flush=True)
@@ -476,7 +477,8 @@ import asyncio
 assert asyncio.get_running_loop().is_running()
 from labkit import ledger
 ledger.own("processes-test")
-from labkit.kernel import launching, processes
+from labkit.kernel import processes
+from labkit.kernel.processes import launching
 done = processes.run("echo $$; hostname inside; hostname", new=["pid", "uts", "net", "user"], uid_map=[(0, 1000, 1)])
 launching.close()
 assert (done.status, done.stdout) == (0, "1\\ninside\\n"), done

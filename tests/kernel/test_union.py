@@ -10,7 +10,8 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, SyscallError
-from labkit.kernel import mount_ledger, mounts, union
+from labkit.kernel import mounts, union
+from labkit.kernel.mounts import ownership as mount_ledger
 from labkit.kernel.union import Union
 
 BOTH = pytest.mark.parametrize("program", ["unionfs", "mergerfs"])

@@ -18,7 +18,7 @@ from labkit.course import course_map
 from labkit.course.canonical import canonical
 from labkit.course.lab import Lab, open_lab
 from labkit.kernel import processes
-from labkit.kernel.process import Process
+from labkit.kernel.processes.process import Process
 from labkit.kernel.snapshot import diff, snapshot
 from labkit.kernel.state import Change, Snapshot
 

@@ -13,13 +13,13 @@ MODULES = sorted((ROOT / "labkit").rglob("*.py"))
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
 PLACES = {
-    "ctypes": {"kernel/syscalls.py", "kernel/launcher.py"},
-    "subprocess": {"kernel/commands.py", "kernel/launching.py"},
-    "pyroute2": {"kernel/network.py"},
+    "ctypes": {"kernel/syscalls.py", "kernel/processes/launcher.py"},
+    "subprocess": {"kernel/commands.py", "kernel/processes/launching.py"},
+    "pyroute2": {"kernel/network"},
     "ipywidgets": {"show/live.py"},
     "anywidget": {"show/live.py"},
 }
-"""What may be imported only there; kernel/network*.py counts as kernel/network.py."""
+"""What may be imported only there; all of kernel/network/ counts as kernel/network."""
 
 
 def name(module: Path) -> str:
@@ -93,7 +93,7 @@ def test_every_argument_and_result_is_annotated(module: Path) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=name)
 def test_what_has_one_place_is_used_only_there(module: Path) -> None:
-    place = "kernel/network.py" if name(module).startswith("kernel/network") else name(module)
+    place = "kernel/network" if name(module).startswith("kernel/network") else name(module)
     assert {what for what in imported(module) & set(PLACES) if place not in PLACES[what]} == set()
 
 
@@ -106,7 +106,7 @@ def test_the_library_prints_nothing(module: Path) -> None:
 def test_the_launcher_imports_the_standard_library_only() -> None:
     """It runs under `python -I -S`, where there is nothing else; labkit is named in it for those who import it from outside."""
     siblings = {"ending", "execution"}
-    assert imported(ROOT / "labkit/kernel/launcher.py") <= sys.stdlib_module_names | siblings | {"labkit"}
+    assert imported(ROOT / "labkit/kernel/processes/launcher.py") <= sys.stdlib_module_names | siblings | {"labkit"}
     for sibling in siblings:
         assert imported(ROOT / f"labkit/kernel/{sibling}.py") <= sys.stdlib_module_names
 

@@ -6,8 +6,8 @@ import pytest
 
 from labkit import ledger
 from labkit.errors import LabError
-from labkit.kernel.cgroup_hierarchies import Hierarchies, hierarchies
-from labkit.kernel.cgroup_subtree import check_name, subtree
+from labkit.kernel.cgroups.delegation import check_name, subtree
+from labkit.kernel.cgroups.hierarchy import Hierarchies, hierarchies
 
 RECORDED = Path(__file__).parents[1] / "data" / "cgroups"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabError, UnsupportedError
-from labkit.kernel import cgroup_files
-from labkit.kernel.cgroup_interface import from_v1, parse, shares_of, size, text_of, to_v1, weight_of
-from labkit.kernel.cgroup_table import TABLE, row_of, v2_name
 from labkit.kernel.cgroups import Cgroup
+from labkit.kernel.cgroups import files as cgroup_files
+from labkit.kernel.cgroups.interface import from_v1, parse, shares_of, size, text_of, to_v1, weight_of
+from labkit.kernel.cgroups.versions import TABLE, row_of, v2_name
 
 RECORDED = Path(__file__).parents[1] / "data" / "cgroups"
 V2 = RECORDED / "v2/sys/fs/cgroup"

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from labkit.kernel.cgroup_hierarchies import hierarchies
-from labkit.kernel.cgroup_members import describe, memberships
-from labkit.kernel.cgroup_states import states
+from labkit.kernel.cgroups.hierarchy import hierarchies
+from labkit.kernel.cgroups.members import describe, memberships
+from labkit.kernel.cgroups.reading import states
 
 RECORDED = Path(__file__).parents[1] / "data" / "cgroups"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.kernel import noise
-from labkit.kernel.difference import diff
+from labkit.kernel.snapshot import noise
+from labkit.kernel.snapshot.difference import diff
 from labkit.kernel.state import (
     CgroupState,
     Change,
@@ -81,7 +81,7 @@ def test_a_process_typed_into_a_cgroup_of_a_lab_is_the_labs(path):
 
 
 def test_the_launcher_is_noise_even_where_it_is_in_a_cgroup_of_the_lab():
-    argv = ("/usr/bin/python3", "-I", "-S", "-E", "/opt/lab/labkit/kernel/launcher.py")
+    argv = ("/usr/bin/python3", "-I", "-S", "-E", "/opt/lab/labkit/kernel/processes/launcher.py")
     assert not diff(processes(), processes(replace(SHELL, pid=51, argv=argv, cgroups={"": "/lab-2.1"})))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.kernel.mount_options import data_of, flags_of, kept_flags
+from labkit.kernel.mounts.options import data_of, flags_of, kept_flags
 from labkit.kernel.state import MountState
 from labkit.kernel.syscalls import flag_names
 

@@ -6,7 +6,7 @@ import pytest
 
 from labkit.errors import SyscallError
 from labkit.kernel import mounts
-from labkit.kernel.mountinfo import at, at_or_below, children, mountinfo
+from labkit.kernel.mounts.table import at, at_or_below, children, mountinfo
 from labkit.kernel.state import MountState
 
 SYSTEMD = r"""

@@ -8,15 +8,17 @@ from types import SimpleNamespace
 import pytest
 
 from labkit.errors import LabError, SyscallError
-from labkit.kernel import netlink, network_requests, network_state
-from labkit.kernel.netlink import attribute, attributes
-from labkit.kernel.network_addresses import check_destination, check_interface
-from labkit.kernel.network_messages import parse_address, parse_link, parse_route
-from labkit.kernel.network_namespaces import NetworkNamespace, names
-from labkit.kernel.network_ping import Ping, check_address, parse_ping
-from labkit.kernel.network_places import place
-from labkit.kernel.network_rules import parse_rules
-from labkit.kernel.network_veth import check_ifname, word
+from labkit.kernel.network import netlink
+from labkit.kernel.network import reading as network_state
+from labkit.kernel.network import requests as network_requests
+from labkit.kernel.network.addresses import check_destination, check_interface
+from labkit.kernel.network.icmp import Ping, check_address, parse_ping
+from labkit.kernel.network.messages import parse_address, parse_link, parse_route
+from labkit.kernel.network.namespace import NetworkNamespace, names
+from labkit.kernel.network.netlink import attribute, attributes
+from labkit.kernel.network.nft import parse_rules
+from labkit.kernel.network.places import place
+from labkit.kernel.network.virtual import check_ifname, word
 from labkit.kernel.state import RouteState
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data/rtnetlink.json").read_text())

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabError
-from labkit.kernel import execution, launcher, syscalls
-from labkit.kernel.start_plan import Plan, enter_file, variable_of
+from labkit.kernel import syscalls
+from labkit.kernel.processes import execution, launcher
+from labkit.kernel.processes.plan import Plan, enter_file, variable_of
 
 ARGV = ("bash", "-c", "date; sleep 1")
 

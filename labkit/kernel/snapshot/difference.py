@@ -1,0 +1,140 @@
+"""What changed between two snapshots: whole things that appeared or went, and values of what stayed.
+
+Each function compares one kind of thing and gives its changes; what is no news is left out by the rules of `noise`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from labkit import ledger
+from labkit.kernel.snapshot import noise
+from labkit.kernel.snapshot.changes import values, whole
+from labkit.kernel.snapshot.labels import Labels
+from labkit.kernel.snapshot.network import networks
+from labkit.kernel.state import CgroupState, Change, Difference, MountState, NamespaceState, ProcessState, Snapshot
+
+
+def diff(before: Snapshot, after: Snapshot) -> Difference:
+    """Return what changed from one snapshot to a later one, sorted by kind and name, and nothing else."""
+    labels = Labels(before, after)
+    changes = [
+        *_processes(labels),
+        *_namespaces(before, after, labels),
+        *_cgroups(before, after),
+        *_mounts(before, after),
+        *networks(before, after, labels),
+    ]
+    ordered = sorted(changes, key=lambda change: (change.kind, change.name, change.attribute, change.before or "", change.after or ""))
+    return Difference(
+        appeared=tuple(change for change in ordered if not change.attribute and change.before is None),
+        went=tuple(change for change in ordered if not change.attribute and change.after is None),
+        changed=tuple(change for change in ordered if change.attribute),
+    )
+
+
+# processes and namespaces
+
+
+def _processes(labels: Labels) -> Iterator[Change]:
+    before, after = labels.before, labels.after
+    yield from whole("process", before, after, labels.name, labels.describe)
+    for key in before.keys() & after.keys():
+        old, new = _process_values(before[key]), _process_values(after[key])
+        yield from values("process", labels.name(key), old, new)
+
+
+def _process_values(process: ProcessState) -> dict[str, str]:
+    found = {f"cgroup {hierarchy or 'cgroup2'}": path for hierarchy, path in process.cgroups.items()}
+    found |= {f"namespace {kind}": str(inode) for kind, inode in process.namespaces.items()}
+    return {**found, "state": "stopped" if process.state in noise.STOPPED else "running"}
+
+
+def _namespaces(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[Change]:
+    def shown(namespaces: Iterable[NamespaceState]) -> dict[tuple[str, int], NamespaceState]:
+        named = {(each.kind, each.inode): each for each in namespaces if not _is_named_netns(each)}
+        return {key: each for key, each in named.items() if each.path or labels.of(each.pids)}
+
+    there_before = {(each.kind, each.inode) for each in before.namespaces}
+    there_after = {(each.kind, each.inode) for each in after.namespaces}
+    for each in shown(before.namespaces).values():
+        if (each.kind, each.inode) not in there_after:
+            yield Change("namespace", labels.namespace(each), "", f"{each.kind}:[{each.inode}]", None)
+    for each in shown(after.namespaces).values():
+        if (each.kind, each.inode) not in there_before:
+            yield Change("namespace", labels.namespace(each), "", None, f"{each.kind}:[{each.inode}]")
+
+
+def _is_named_netns(namespace: NamespaceState) -> bool:
+    return namespace.kind == "net" and namespace.path is not None and bool(noise.MOUNTPOINTS.search(namespace.path))
+
+
+# cgroups
+
+
+def _cgroups(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    old, new = _shown_cgroups(before), _shown_cgroups(after)
+    for change in whole("cgroup", old, new, _cgroup_name, _describe_cgroup):
+        if not noise.CGROUP_HOME.search(change.name.partition(":")[2]):
+            yield change
+    for key in old.keys() & new.keys():
+        if old[key].values != new[key].values:
+            yield from values("cgroup", _cgroup_name(key), _shown_values(old[key]), _shown_values(new[key]))
+
+
+def _shown_cgroups(snapshot: Snapshot) -> dict[tuple[str, str], CgroupState]:
+    return {(each.hierarchy, each.path): each for each in snapshot.cgroups if not noise.CGROUPS.search(each.path)}
+
+
+def _cgroup_name(key: tuple[str, str]) -> str:
+    return f"{key[0] or 'cgroup2'}:{key[1]}"
+
+
+def _shown_values(cgroup: CgroupState) -> dict[str, str]:
+    return {file: value for file, value in cgroup.values.items() if not noise.CGROUP_FILES.search(file)}
+
+
+def _describe_cgroup(cgroup: CgroupState) -> str:
+    defaults = noise.CGROUP_DEFAULTS
+    found = _shown_values(cgroup).items()
+    return ", ".join(f"{file}={value}" for file, value in sorted(found) if file in defaults and value != defaults[file])
+
+
+# mounts
+
+
+def _mounts(before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    old, new = _shown_mounts(before), _shown_mounts(after)
+    replaced = {key for key in old.keys() & new.keys() if _what_is_mounted(old[key]) != _what_is_mounted(new[key])}
+    for key in replaced:
+        yield Change("mount", key[0], "", _describe_mount(old[key]), None)
+        yield Change("mount", key[0], "", None, _describe_mount(new[key]))
+    yield from whole("mount", old, new, lambda key: key[0], _describe_mount)
+    for key in (old.keys() & new.keys()) - replaced:
+        yield from values("mount", key[0], _mount_values(old[key]), _mount_values(new[key]))
+
+
+def _shown_mounts(snapshot: Snapshot) -> dict[tuple[str, int], MountState]:
+    state = str(ledger.state())
+    depth: Counter[str] = Counter()  # several mounts can be stacked on one directory
+    shown = {}
+    for mount in snapshot.mounts:
+        depth[mount.mountpoint] += 1
+        if not noise.is_housekeeping_mount(mount, state):
+            shown[mount.mountpoint, depth[mount.mountpoint]] = mount
+    return shown
+
+
+def _what_is_mounted(mount: MountState) -> tuple[str, str, str]:
+    return mount.fstype, mount.device, mount.root
+
+
+def _mount_values(mount: MountState) -> dict[str, str]:
+    return {"options": ",".join(mount.options), "super_options": ",".join(mount.super_options), "propagation": mount.propagation}
+
+
+def _describe_mount(mount: MountState) -> str:
+    below = f" {mount.root}" if mount.root != "/" else ""
+    readonly = ", ro" if "ro" in mount.options else ""
+    return f"{mount.fstype} {mount.source}{below}{readonly}" if mount.source != mount.fstype else f"{mount.fstype}{below}{readonly}"

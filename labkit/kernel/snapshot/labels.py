@@ -1,0 +1,109 @@
+"""Names for people: which processes of two snapshots are news, and what each of them, and its namespaces, is called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from labkit.kernel.snapshot import noise
+from labkit.kernel.state import NamespaceState, NetworkState, ProcessState, Snapshot
+
+Key = tuple[int, int]
+"""PID and start: one process for ever."""
+
+
+class Labels:
+    """The lab's processes in two snapshots, each with a name.
+
+    A process that only follows its parent (same lab name, cgroups and namespaces) is left out: a loop of `date` and
+    `sleep` starts one every second, and its shell says all there is to say.
+
+    Attributes:
+        before: the processes that are news, as the earlier snapshot has them.
+        after: the same as the later one has them.
+        netns: names of the network namespaces under /run/netns.
+    """
+
+    def __init__(self, before: Snapshot, after: Snapshot) -> None:
+        old, new = _by_key(before), _by_key(after)
+        leaders = _leaders(old) | _leaders(new)
+        self.before = {key: old[key] for key in leaders & old.keys()}
+        self.after = {key: new[key] for key in leaders & new.keys()}
+        names = {each.name for each in (*before.networks, *after.networks)}
+        self.netns = {name for name in names if name != "host" and not name.startswith("net:[")}
+        self._names = {**_named(self.before), **_named(self.after)}
+        self._by_pid = {**_by_pid(old, self._names), **_by_pid(new, self._names)}
+        self._net_of = {each.inode: self.of(each.pids) for each in (*before.namespaces, *after.namespaces) if each.kind == "net"}
+        self._usual = _usual_namespaces(new.values())
+
+    def name(self, key: Key) -> str:
+        """Return what a process is called: its lab name, else its comm; numbered where several have the same."""
+        return self._names[key]
+
+    def of(self, pids: Iterable[int]) -> str:
+        """Return the name of the lab's first process among these, or ""."""
+        return next((self._by_pid[pid] for pid in sorted(pids) if pid in self._by_pid), "")
+
+    def namespace(self, namespace: NamespaceState) -> str:
+        """Return what a namespace is called: "uts of clock", or "uts at /run/uts" where a file holds it."""
+        holder = self.of(namespace.pids)
+        return f"{namespace.kind} of {holder}" if holder else f"{namespace.kind} at {namespace.path}"
+
+    def network(self, network: NetworkState) -> str:
+        """Return what a network namespace is called, or "" if neither a name nor a process of the lab holds it."""
+        if not network.name.startswith("net:["):
+            return network.name
+        holder = self._net_of.get(network.inode, "")
+        return f"net of {holder}" if holder else ""
+
+    def describe(self, process: ProcessState) -> str:
+        """Return a process in a few words: its pid, the lab's cgroups that it is in, the namespaces that are not the machine's."""
+        places = sorted((hierarchy, path) for hierarchy, path in process.cgroups.items() if noise.LAB_CGROUP.search(path))
+        cgroups = [f"{hierarchy or 'cgroup2'}:{path}" for hierarchy, path in places if not noise.CGROUPS.search(path)]
+        own = sorted(kind for kind, inode in process.namespaces.items() if inode != self._usual.get(kind))
+        parts = [f"pid {process.pid}", f"cgroup {' '.join(cgroups)}" if cgroups else "", f"namespaces {' '.join(own)}" if own else ""]
+        return ", ".join(part for part in parts if part)
+
+
+def _by_key(snapshot: Snapshot) -> dict[Key, ProcessState]:
+    return {(each.pid, each.start): each for each in snapshot.processes if each.state not in noise.ENDED}
+
+
+def _leaders(processes: dict[Key, ProcessState]) -> set[Key]:
+    lab = {each.pid: each for each in processes.values() if noise.is_lab_process(each)}
+    return {(each.pid, each.start) for each in lab.values() if each.ppid not in lab or not _follows(each, lab[each.ppid])}
+
+
+def _follows(child: ProcessState, parent: ProcessState) -> bool:
+    same_name = child.name in ("", parent.name)
+    return same_name and child.cgroups == parent.cgroups and child.namespaces == parent.namespaces
+
+
+def _named(processes: dict[Key, ProcessState]) -> dict[Key, str]:
+    names: dict[Key, str] = {}
+    seen: Counter[str] = Counter()
+    for key in sorted(processes, key=lambda key: (key[1], key[0])):
+        name = processes[key].name or processes[key].comm
+        seen[name] += 1
+        names[key] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+    return names
+
+
+def _by_pid(processes: dict[Key, ProcessState], names: dict[Key, str]) -> dict[int, str]:
+    by_pid = {pid: names[pid, start] for pid, start in processes if (pid, start) in names}
+    lab = {each.pid: each.ppid for each in processes.values() if noise.is_lab_process(each)}
+    for pid in lab:
+        ancestor = pid
+        while ancestor not in by_pid and ancestor in lab:
+            ancestor = lab[ancestor]
+        if ancestor in by_pid:
+            by_pid[pid] = by_pid[ancestor]
+    return by_pid
+
+
+def _usual_namespaces(processes: Iterable[ProcessState]) -> dict[str, int]:
+    counts: dict[str, Counter[int]] = {}
+    for process in processes:
+        for kind, inode in process.namespaces.items():
+            counts.setdefault(kind, Counter())[inode] += 1
+    return {kind: counter.most_common(1)[0][0] for kind, counter in counts.items()}

@@ -1,0 +1,103 @@
+"""What of a kernel's state is no news to a student: rules, as data, that a difference of two snapshots leaves out.
+
+Each table says what it leaves out and why. What is in no table is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_interface
+
+from labkit.kernel.state import LinkState, MountState, ProcessState, RouteState
+
+LAB_CGROUP = re.compile(r"(?:^/lab|/lab-[^/]+)(?:/|$)")
+"""A process is the lab's when its cgroup in any hierarchy is this one or below it; every other process is noise."""
+
+HOUSEKEEPING_PROCESS = re.compile(r"/labkit/kernel/processes/launcher\.py$")
+"""The lab's own launcher, by the script in its command line: it starts the processes that a student sees."""
+
+CGROUPS = re.compile(
+    r"\.(?:slice|scope|service|mount|socket|swap)(?:/|$)"  # systemd's: units come and go by themselves
+    r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
+)
+"""Cgroups that are left out altogether, by their path."""
+
+CGROUP_HOME = re.compile(r"^(?:/.*)?/lab(?:-[^/]+)?$")
+"""A lab's own directory: made on demand, so its coming and going are left out; a value changed in it is shown."""
+
+NAMELESS_TRACKER = re.compile(r"process(?:-\d+)?")
+"""The place of a process that nobody named: it is called by its comm."""
+
+CGROUP_FILES = re.compile(
+    r"\.(?:stat|stat\.local|current|peak|pressure|events|events\.local|usage_in_bytes|max_usage_in_bytes|failcnt|numa_stat)$"  # counters
+    r"|^(?:cgroup\.procs|cgroup\.threads|tasks)$"  # who is in it: shown as a change of the process
+    r"|^cgroup\.controllers$|\.effective|_effective|^freezer\.(?:self|parent)_freezing$|^cpu\.weight\.nice$"  # follow from another file
+    r"|^cpuacct\.|_usage_us$|^cpu\.rt_"
+)
+"""Interface files whose value counts, or follows from another one."""
+
+CGROUP_DEFAULTS = {
+    "cgroup.freeze": "0", "cgroup.max.depth": "max", "cgroup.max.descendants": "max", "cgroup.subtree_control": "", "cgroup.type": "domain",
+    "cpu.max": "max 100000", "cpu.weight": "100", "memory.high": "max", "memory.low": "0", "memory.max": "max", "memory.min": "0",
+    "memory.swap.max": "max", "memory.oom.group": "0", "pids.max": "max",
+    "cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "-1", "cpu.shares": "1024", "freezer.state": "THAWED",
+    "memory.limit_in_bytes": "9223372036854771712", "memory.memsw.limit_in_bytes": "9223372036854771712",
+    "memory.soft_limit_in_bytes": "9223372036854771712", "memory.swappiness": "60",
+}  # fmt: skip
+"""What a new cgroup says of itself when nobody has set anything: of a cgroup that appeared, only other values are shown."""
+
+MOUNTPOINTS = re.compile(
+    r"^(?:/var)?/run/netns(?:/|$)"  # a named network namespace: shown as that
+    r"|^/run/user/|^/run/credentials/|^/proc/sys/fs/binfmt_misc$"  # systemd's: mounted when first touched
+)
+"""Mounts that are left out, by their mount point."""
+
+LINKS_OF_A_NEW_NAMESPACE = frozenset(
+    ("lo", "sit0", "tunl0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip6gre0", "ip_vti0", "ip6_vti0")
+)  # fmt: skip
+"""Links that the kernel itself puts into every new network namespace."""
+
+ADDRESSES = re.compile(r"^(?:127\.0\.0\.1/8|::1/128|fe[89ab][0-9a-f]:.*)$")
+"""Addresses that the kernel gives by itself when a link goes up."""
+
+ROUTES = re.compile(r"^(?:fe[89ab][0-9a-f]:.*|ff00::/8|multicast .*|127\.0\.0\.0/8|::1(?:/128)?|0\.0\.0\.0/32)$")
+"""Routes that come with such an address."""
+
+RULE_COUNTERS = ((re.compile(r"counter packets \d+ bytes \d+"), "counter"), (re.compile(r"\s*# handle \d+"), ""))
+"""What counts, or numbers, inside the text of an nft rule."""
+
+STOPPED = frozenset("Tt")
+"""Of the states in ps(1) only stopped is news: running, sleeping and waiting change all the time."""
+
+ENDED = frozenset("ZX")
+"""A process in these states has ended: it only waits for its parent to read its status."""
+
+
+def is_lab_process(process: ProcessState) -> bool:
+    """Return whether a living process is one of a lab's, by its cgroups."""
+    if process.state in ENDED or any(HOUSEKEEPING_PROCESS.search(word) for word in process.argv[:5]):
+        return False
+    return bool(process.name) or any(LAB_CGROUP.search(path) for path in process.cgroups.values())
+
+
+def is_housekeeping_mount(mount: MountState, state: str) -> bool:
+    """Return whether a mount is left out; `state` is the directory where labkit keeps what it needs itself."""
+    own = mount.fstype in ("cgroup", "cgroup2") and mount.mountpoint.startswith(f"{state}/")
+    return own or bool(MOUNTPOINTS.search(mount.mountpoint))
+
+
+def is_implied_route(route: RouteState, links: tuple[LinkState, ...]) -> bool:
+    """Return whether the kernel adds this route by itself, for an address of the link that it leaves by."""
+    if ROUTES.search(route.destination):
+        return True
+    if route.gateway or route.destination == "default":
+        return False
+    addresses = [ip_interface(address) for link in links if link.ifname == route.ifname for address in link.addresses]
+    return any(route.destination in (str(address.network), str(address.ip), address.with_prefixlen) for address in addresses)
+
+
+def without_counters(rule: str) -> str:
+    """Return the text of an nft rule with what counts taken out."""
+    for pattern, instead in RULE_COUNTERS:
+        rule = pattern.sub(instead, rule)
+    return rule
