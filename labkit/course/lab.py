@@ -71,7 +71,7 @@ class Lab(Views):
         """
         observation = self.predictions.observe(measured)
         prediction = observation.prediction
-        lines = [f"predicted: {prediction.answer if prediction.answered else 'nothing'}", f"measured:  {measured}"]
+        lines = [f"predicted: {prediction.answer if prediction.answered else '-'}", f"measured:  {measured}"]
         words = {True: "as predicted", False: "not as predicted: why?", None: "measured without a prediction"}
         present(show.notice("measured", prediction.question, [*lines, words[observation.right]]))
 
