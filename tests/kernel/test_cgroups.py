@@ -14,7 +14,7 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import LabError, SyscallError, UnsupportedError
-from labkit.kernel import cgroups
+from labkit.kernel import cgroups, processes
 from labkit.kernel.cgroups import Cgroup
 from labkit.kernel.cgroups import members as cgroup_members
 
@@ -301,6 +301,25 @@ def test_a_cgroup_is_killed_with_all_below_it_also_when_frozen(version, frozen, 
     assert (first.wait(1), second.wait(1)) == (-9, -9)
 
 
+def test_a_killed_fork_bomb_no_longer_counts():
+    group = Cgroup.create("few", controllers=("pids",))
+    group["pids.max"] = "20"
+    bomb = processes.start(["bash", "-c", "bomb() { bomb | bomb & }; bomb; sleep 1000"], name="bomb", cgroups=[group])
+    wait_until(lambda: group["pids.events"]["max"] > 0)
+    group.kill()
+    assert group["pids.current"] == 0
+    assert bomb.wait(5) == -signal.SIGKILL
+
+
+def test_killing_waits_no_longer_than_it_may_for_who_is_not_waited_for(start):
+    group = Cgroup.create("few", controllers=("pids",))
+    group.attach(start("sleep 1000"))
+    begin = time.monotonic()
+    group.kill(timeout=0.3)  # it has ended; that we, its parent, do not wait for it is no error
+    assert time.monotonic() - begin < 2
+    assert group.procs() == ()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_cgroup_that_is_not_empty_is_removed_only_when_its_processes_may_be_killed(version, start):
     group = Cgroup.create("mycgroup", version=version)
@@ -585,7 +604,7 @@ def test_a_second_view_of_a_hierarchy_of_our_own_is_mounted_and_unmounted_by_the
 IN_ANOTHER_MACHINE = """
 import json, os, subprocess
 from labkit import ledger
-from labkit.kernel import cgroups
+from labkit.kernel import cgroups, processes
 from labkit.kernel.cgroups import members as cgroup_members
 ledger.own("test-cgroups")
 said = {"mode": cgroups.hierarchies().mode, "freezer": cgroups.hierarchies().version_of("freezer")}

@@ -401,6 +401,17 @@ def test_kill_ends_descendants_that_moved_to_another_cgroup() -> None:
     other.rmdir()
 
 
+def test_an_orphan_that_ends_leaves_no_zombie_behind() -> None:
+    process = start(["sh", "-c", "sleep 1000 & echo $!"])
+    process.wait(10)
+    orphan = int(process.output())
+    launcher = launching.running()
+    assert launcher is not None
+    assert status_of(orphan, "PPid") == str(launcher.pid)
+    os.kill(orphan, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{orphan}").exists(), seconds=1)
+
+
 def test_kill_spares_what_stands_beside_and_a_later_process_of_the_same_name() -> None:
     beside = start(SLEEP, name="beside")
     first = start(["true"], name="clock")
@@ -448,6 +459,7 @@ def test_a_hundred_quick_starts_leave_no_descriptor_and_no_tracker() -> None:
     start(["true"]).wait(10)
     launcher = launching.running()
     assert launcher is not None
+    until(lambda: status_of(launcher.pid, "State").startswith("S"))  # it has put away what the first start needed
     places = [Path("/proc/self/fd"), Path(f"/proc/{launcher.pid}/fd")]
     before = [len(list(place.iterdir())) for place in places]
     for _ in range(100):

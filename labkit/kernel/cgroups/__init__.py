@@ -7,6 +7,7 @@ the trace shows what was really written. A `Cgroup` keeps only its name and its 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -232,12 +233,16 @@ class Cgroup:
     def kill(self, timeout: float = 5.0) -> None:
         """End every process in it and below it with SIGKILL, also a frozen one, and wait until they are gone.
 
+        It waits, at most as long, until they no longer count in pids.current either.
+
         Shell: echo 1 > cgroup.kill (v2); kill -KILL $(cat cgroup.procs) (v1)
         """
+        deadline = time.monotonic() + timeout
         self._refuse_own("kill")
         for line in cgroup_files.kill_lines(self.directories):
             trace.record(line, calls=["pidfd_send_signal(pidfd, SIGKILL, NULL, 0)"] if "cgroup.kill" not in line else [])
         members.kill(self.directories, timeout)
+        members.wait_uncounted(self.directories, deadline - time.monotonic())
 
     def enable(self, *controllers: str) -> None:
         """Give its children these controllers. In v1 there is nothing to enable, and it says so.

@@ -225,6 +225,25 @@ def kill(directories: Sequence[Path], timeout: float, spared: Iterable[int] = ()
         _wait_for_end(handles, min(deadline, time.monotonic() + 0.2))
 
 
+def wait_uncounted(directories: Iterable[Path], timeout: float) -> bool:
+    """Wait until nobody counts in pids.current any more: who was killed does until its parent has waited for it.
+
+    Args:
+        directories: cgroups; those without the pids controller have nothing to wait for.
+        timeout: seconds.
+
+    Returns:
+        Whether it came true in time; a parent that waits for nobody may stand outside.
+    """
+    deadline = time.monotonic() + timeout
+    counters = [directory / "pids.current" for directory in directories]
+    while any(read(counter) not in ("", "0") for counter in counters):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_TICK)  # the kernel gives no notice of this counter
+    return True
+
+
 def _kill_at_once(directories: Iterable[Path]) -> None:
     for directory in directories:
         with suppress(SyscallError):

@@ -3,7 +3,9 @@
 Run as `python -I -S -E launcher.py SOCKET PIDFD MARK`. The notebook has many threads and may be large, so it must neither
 fork nor unshare; this child is small, so its fork costs the same whatever the notebook holds. It answers one request
 at a time on a SEQPACKET socket; each request brings a socket of its own, on which the fate of that one process is
-told: `started`, `error` or `ended`. When the notebook dies, all that was started dies with it.
+told: `started`, `error` or `ended`. When the notebook dies, all that was started dies with it. It is a subreaper: who loses
+its parent becomes its child and is waited for at once; process 1 may take its time, and who is not waited for still counts
+in pids.current.
 
 Nothing of labkit is imported here. See: clone(2) for clone3, setns(2), pivot_root(2), cgroups(7), prctl(2).
 """
@@ -11,6 +13,7 @@ Nothing of labkit is imported here. See: clone(2) for clone3, setns(2), pivot_ro
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import errno
 import gc
@@ -36,7 +39,8 @@ else:  # run as a program, isolated: only the two files beside this one are want
     sys.path.pop(0)
 
 _CLONE_PIDFD, _CLONE_INTO_CGROUP, _CLONE_NEWPID = 0x1000, 0x200000000, 0x20000000
-_PR_SET_PDEATHSIG, _MNT_DETACH, _SYS_CLONE3, _MSG_CMSG_CLOEXEC = 1, 2, 435, 0x40000000
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_MNT_DETACH, _SYS_CLONE3, _MSG_CMSG_CLOEXEC = 2, 435, 0x40000000
 _CALLS = (
     "chdir dup2 execve ioctl mount pivot_root poll prctl read setgroups sethostname setns setresgid setresuid setsid umount2 unshare"
 ).split()
@@ -65,7 +69,6 @@ class Child:
         self.told = False
         self.pid, self.pidfd, self.report, self.errors, self.go, self.tracker = pid, pidfd, report, errors, go, tracker
 
-
     def tell(self, message: dict[str, Any]) -> None:
         """Send word to the notebook; the first message also brings the pid and the pidfd."""
         _tell(self.report, message if self.told else {**message, "pid": self.pid}, [] if self.told else [self.pidfd])
@@ -80,29 +83,77 @@ def serve(requests: socket.socket, notebook: int, mark: str) -> None:
         notebook: pidfd of the notebook process.
         mark: what the environment of every process started here begins with, after `LABKIT_PROCESS=`.
     """
-    poll = select.poll()
-    children: dict[int, Child] = {}
+    watched = _Watched(_ends_of_children())
     trackers: set[ending.Tracker] = set()
-    poll.register(requests, select.POLLIN)
-    poll.register(notebook, select.POLLIN)
+    for fd in (requests.fileno(), notebook):
+        watched.poll.register(fd, select.POLLIN)
     while True:
-        waiting = {child for child in children.values() if not child.told}
-        ready = poll.poll(_SOON if waiting else None)
+        waiting = [child for child in watched.starting.values() if not child.told]
+        ready = {fd for fd, _ in watched.poll.poll(_SOON if waiting else None)}
         for child in waiting if not ready else ():
             child.tell({})  # held up on its way to the program: a frozen cgroup, a slow file system
-        for fd, _ in ready:
-            if fd != requests.fileno() and fd != notebook:
-                _progress(fd, children, poll)
-                continue
-            message, fds = (b"", []) if fd == notebook else receive(requests, 64)
+        for fd in ready & watched.starting.keys():
+            watched.hear(fd)
+        if watched.ends in ready:
+            watched.reap()
+        if notebook in ready or requests.fileno() in ready:
+            message, fds = (b"", []) if notebook in ready else receive(requests, 64)
             if not message:
-                return ending.end(trackers, mark)
+                ending.end(trackers, mark)
+                return watched.reap()
             begun = _begin(fds)
             if begun is not None:
                 trackers.add(begun.tracker)
-                for watched in (begun.errors, begun.pidfd):
-                    children[watched] = begun
-                    poll.register(watched, select.POLLIN)
+                watched.add(begun)
+
+
+class _Watched:
+    """The children of the launcher: those on their way to their program, those that run, and the orphans that came to it."""
+
+    def __init__(self, ends: int) -> None:
+        self.ends, self.poll = ends, select.poll()
+        self.starting: dict[int, Child] = {}
+        self._children: dict[int, Child] = {}
+        self.poll.register(ends, select.POLLIN)
+
+    def add(self, child: Child) -> None:
+        self.starting[child.errors] = self._children[child.pid] = child
+        self.poll.register(child.errors, select.POLLIN)
+
+    def hear(self, fd: int) -> None:
+        """Pass on what a child has to say of its way: its exec went through or failed."""
+        child = self.starting.pop(fd)
+        self.poll.unregister(fd)
+        text = os.read(fd, 65536)
+        os.close(fd)
+        os.close(child.go)
+        child.tell({"error": json.loads(text)} if text else {"started": True})
+
+    def reap(self) -> None:
+        """Wait for all that have ended, and tell how where somebody wants to know: of an orphan nobody does."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.ends, 4096)
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                child = self._children.pop(ended[0], None)
+                if child is None:
+                    continue
+                if child.errors in self.starting:  # it ended before its answer was read: the answer goes first
+                    self.hear(child.errors)
+                child.tell({"ended": os.waitstatus_to_exitcode(ended[1])})
+                os.close(child.pidfd)
+                child.report.close()
+
+
+def _ends_of_children() -> int:
+    """Become a subreaper, and return a descriptor that can be read when a child has ended."""
+    _run(Step("prctl", (_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), []))
+    ends, written = os.pipe()
+    for fd in (ends, written):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # a signal that is ignored wakes nobody
+    return ends
 
 
 def _begin(fds: list[int]) -> Child | None:
@@ -273,24 +324,6 @@ def receive(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return message, list(fds)
-
-
-def _progress(fd: int, children: dict[int, Child], poll: select.poll) -> None:
-    """Handle what a child has to say: its exec went through or failed, or it ended."""
-    child = children.pop(fd)
-    poll.unregister(fd)
-    if fd == child.errors:
-        text = os.read(fd, 65536)
-        os.close(fd)
-        os.close(child.go)
-        child.tell({"error": json.loads(text)} if text else {"started": True})
-        return
-    if child.errors in children:  # it ended before its answer was read: the answer goes first
-        _progress(child.errors, children, poll)
-    _, status = os.waitpid(child.pid, 0)
-    child.tell({"ended": os.waitstatus_to_exitcode(status)})
-    os.close(child.pidfd)
-    child.report.close()
 
 
 def _named(syscall: str, *words: str) -> Step:
