@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
@@ -19,6 +19,7 @@ SCREENSHOTS = os.environ.get("LABKIT_SCREENSHOTS", "")
 """Where pictures of what was seen are put; nowhere when empty."""
 
 OPEN_SECONDS = 60
+SCROLLER = ".jp-NotebookPanel:visible .jp-WindowedPanel-outer"
 RUN_SECONDS = 300
 ARGUMENTS = [
     "--no-sandbox",  # it runs as root
@@ -142,7 +143,7 @@ def take_screenshots(page: Page, name: str) -> None:
     if not SCREENSHOTS:
         return
     Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-    scroller = page.locator(".jp-NotebookPanel:visible .jp-WindowedPanel-outer")
+    scroller = page.locator(SCROLLER)
     scroller.evaluate("panel => panel.scrollTo(0, 0)")
     part, last = 0, -1
     while (top := scroller.evaluate("panel => panel.scrollTop")) != last:
@@ -151,6 +152,35 @@ def take_screenshots(page: Page, name: str) -> None:
         page.screenshot(path=f"{SCREENSHOTS}/{name}-{part:02}.png")
         part += 1
         scroller.evaluate("panel => panel.scrollBy(0, panel.clientHeight - 80)")
+
+
+def choose_theme(page: Page, name: str) -> None:
+    """Let JupyterLab find a theme in its settings, without writing it there: the settings outlive the test."""
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        told = response.json()
+        for plugin in told.get("settings", [told]):
+            if plugin.get("id") == "@jupyterlab/apputils-extension:themes":
+                plugin["raw"] = json.dumps({"theme": name})
+        route.fulfill(response=response, json=told)
+
+    page.route("**/lab/api/settings**", answer)
+    page.route("**/lab/api/settings/**", answer)
+
+
+def too_wide(page: Page) -> list[str]:
+    """Return the beginning of each output, prose and picture that is wider than its place."""
+    script = """async panel => {
+        const found = new Set();
+        for (let last = -1, top = 0; top !== last; last = top, panel.scrollBy(0, panel.clientHeight / 2), top = panel.scrollTop) {
+            await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+            for (const part of panel.querySelectorAll('.jp-OutputArea-output, .jp-MarkdownOutput'))
+                if (part.scrollWidth > part.clientWidth + 1) found.add(part.textContent.trim().slice(0, 60));
+        }
+        return [...found];
+    }"""
+    return [str(text) for text in page.locator(SCROLLER).evaluate(script)]
 
 
 def seen(page: Page, served: tuple[Path, str], name: str) -> None:
@@ -201,3 +231,15 @@ def test_a_terminal_in_jupyterlab_has_the_command_labkit(page: Page, served: tup
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_lab_runs_from_top_to_bottom(page: Page, served: tuple[Path, str], notebook: Path) -> None:
     seen(page, served, notebook.relative_to(ROOT / "notebooks").as_posix())
+
+
+@pytest.mark.parametrize(("theme", "size"), [("JupyterLab Light", (1280, 900)), ("JupyterLab Dark", (1000, 700))], ids=["light", "dark, narrow"])
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_stored_lab_fits_its_page(page: Page, served: tuple[Path, str], notebook: Path, theme: str, size: tuple[int, int]) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    choose_theme(page, theme)
+    open_notebook(page, served[1], notebook.relative_to(ROOT / "notebooks").as_posix())
+    assert page.evaluate("document.body.dataset.jpThemeName") == theme
+    take_screenshots(page, f"{notebook.stem}-{theme.split()[1].lower()}")
+    assert too_wide(page) == []
+    assert [alt for alt, width in pictures(page) if width == 0] == [], "these pictures are broken"
