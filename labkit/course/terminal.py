@@ -150,7 +150,8 @@ class Terminal:
         """End the session and what runs in it."""
         name = self.process.name
         trace.record(f"exec {{{name}_in}}>&-; kill -KILL ${name}", calls=("pidfd_send_signal(pidfd, SIGKILL, NULL, 0)",))
-        self.process.kill()
+        with trace.silent():  # told above, with the shell's end of the terminal
+            self.process.kill()
 
     def __enter__(self) -> Terminal:
         self.detached = False

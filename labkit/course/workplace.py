@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
     from labkit.kernel.processes.process import Process
 
-VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu"}
+VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu", "CPUACCT": "cpuacct"}
 """Variable of a shell cell to the controller whose directory of this lab it names; "" is the v2 hierarchy."""
 
 
