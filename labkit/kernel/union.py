@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from labkit import ledger
+from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, UnsupportedError
 from labkit.kernel import branches, mounts, processes
 from labkit.kernel.cgroups.hierarchy import hierarchies
@@ -127,7 +127,8 @@ class Union:
                 _await_mount(daemon, where)
                 mount_ledger.identify(entry, where, line)
             except BaseException:
-                daemon.kill()
+                with trace.silent():
+                    daemon.kill()
                 raise
         return self
 
@@ -223,7 +224,6 @@ def _await_mount(daemon: Process, where: str) -> None:
             if not daemon.alive:
                 raise CommandError([daemon.name], daemon.wait(), daemon.output())
             if time.monotonic() > deadline:
-                daemon.kill()
                 raise LabError(f"{daemon.name} has mounted nothing on {where} in {_PATIENCE:g} s", cause=daemon.output().strip() or None)
             watch.poll(100)
 

@@ -590,3 +590,27 @@ def test_typed_lines_give_the_same_namespaces(tmp_path: Path) -> None:
     assert re.search(r"NSpid:\t\d+\t1$", typed.stdout, re.MULTILINE)
     assert re.findall(r"^\s+0\s+(\d+)\s+5$", typed.stdout, re.MULTILINE) == ["1000", "2000"]
     assert os.uname().nodename in typed.stdout
+
+
+def test_a_start_in_a_cgroup_is_typed_so_that_the_pid_kept_is_that_of_the_program(tmp_path: Path) -> None:
+    group = cgroups.Cgroup.create("hogs", controllers=("pids",))
+    with trace.collecting() as traced:
+        start(["bash", "-c", "echo up; exec sleep 1000"], name="hog", cgroups=[group], cwd=tmp_path, stdout=tmp_path / "hog.log")
+    hogs = group.directory("pids") / "cgroup.procs"
+    lines = f"""cd {tmp_path}; {traced.shell()}
+    until grep -q up hog.log && [ "$(cat /proc/$hog/comm)" = sleep ]; do sleep 0.05; done
+    grep -x $hog {hogs}; kill -KILL $hog"""
+    group.kill()
+    (tmp_path / "hog.log").unlink()
+    typed = subprocess.run(["timeout", "20", "bash", "-c", lines], capture_output=True, text=True)
+    assert typed.returncode == 0, typed
+
+
+def test_ending_a_process_is_typed_with_its_name() -> None:
+    with trace.collecting() as traced:
+        clock, nameless = start(SLEEP, name="my-clock"), start(SLEEP)
+        clock.signal(signal.SIGSTOP)
+        for process in (clock, nameless, clock):
+            process.kill()
+    lines = [operation.shell for operation in traced.operations]
+    assert lines[2:] == ["kill -STOP $my_clock", "kill -KILL $my_clock", f"kill -KILL {nameless.pid}"]

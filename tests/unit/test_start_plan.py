@@ -80,13 +80,27 @@ def test_entering_names_the_process_by_its_variable() -> None:
 
 def test_a_root_a_host_name_and_cgroups_are_typed_in_the_order_in_which_they_happen() -> None:
     plan = Plan(("id",), new=("mount", "uts"), root="/t", mount_proc=True, hostname="in side", cgroups=("/sys/fs/cgroup/freezer/g",))
-    words = shlex.split(plan.shell(background=False))
-    assert words[:2] == ["bash", "-c"]
-    joined, _, rest = words[2].partition(" && exec ")
-    assert joined == "echo $$ > /sys/fs/cgroup/freezer/g/cgroup.procs"
-    inner = shlex.split(rest)
+    line = plan.shell(background=False)
+    joined, _, rest = line.partition(" exec ")
+    assert joined == "( echo $BASHPID > /sys/fs/cgroup/freezer/g/cgroup.procs;"
+    inner = shlex.split(rest.removesuffix(" )"))
     assert inner[:3] == ["unshare", "--mount", "--uts"]
-    assert inner[-1] == "mount --rbind /t /t && mount -t proc proc /t/proc && hostname 'in side' && exec chroot /t id"
+    assert inner[-1] == "mount --rbind /t /t; mount -t proc proc /t/proc; hostname 'in side'; exec chroot /t id"
+
+
+def test_a_start_in_cgroups_is_typed_as_a_subshell_that_becomes_the_program() -> None:
+    plan = Plan(ARGV, name="hog", cgroups=("/c/memory/g", "/c/pids/g"))
+    assert plan.shell("> hog.log 2>&1") == (
+        "( echo $BASHPID > /c/memory/g/cgroup.procs; echo $BASHPID > /c/pids/g/cgroup.procs; exec bash -c 'date; sleep 1' )"
+        " > hog.log 2>&1 & hog=$!"
+    )
+
+
+def test_a_host_name_comes_first_in_the_script_itself() -> None:
+    plan = Plan(ARGV, name="named", new=("uts",), hostname="inside")
+    assert plan.shell() == "unshare --uts bash -c 'hostname inside; date; sleep 1' & named=$!"
+    other = Plan(("sleep", "9"), new=("uts",), hostname="inside")
+    assert other.shell(background=False) == "unshare --uts bash -c 'hostname inside; exec sleep 9'"
 
 
 def test_a_name_becomes_a_shell_variable() -> None:

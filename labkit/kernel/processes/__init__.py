@@ -167,12 +167,14 @@ def run(
     try:
         in_time = _follow(process, streams, None if timeout is None else begin + timeout)
     except BaseException:
-        process.kill()
+        with trace.silent():  # a person presses Ctrl-C
+            process.kill()
         raise
     finally:
         for stream in streams:
             stream.leave()
-    status, texts = (process.wait() if in_time else process.kill()), [stream.text() for stream in streams]
+    with trace.silent():
+        status, texts = (process.wait() if in_time else process.kill()), [stream.text() for stream in streams]
     if not in_time:
         raise CommandError(argv, status, texts[-1], cause=f"it still ran after {timeout:g} s and was ended")
     if check and status != 0:

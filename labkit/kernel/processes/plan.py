@@ -175,8 +175,8 @@ class Plan:
             options = " ".join(f"--{KINDS[kind].nsenter}={_word(self.enter_words[kind])}" for kind in self.enter)
             line = f"nsenter {options} {line}"
         if self.cgroups:
-            joins = " && ".join(f"echo $$ > {shlex.quote(directory)}/cgroup.procs" for directory in self.cgroups)
-            line = f"bash -c {shlex.quote(f'{joins} && exec {line}')}"
+            joins = "".join(f"echo $BASHPID > {shlex.quote(directory)}/cgroup.procs; " for directory in self.cgroups)
+            line = f"( {joins}exec {line} )"
         line = f"{line} {redirect}".rstrip()
         if not background:
             return "\n".join([*maps, line, *([f"kill ${keeper}"] if maps else [])])
@@ -186,7 +186,7 @@ class Plan:
         return "\n".join([*maps, f"{line} &" + (f" {variable}=$!" if variable else ""), *after])
 
     def _inner(self) -> list[str]:
-        """Return the command inside its namespaces, wrapped in a shell where steps come before it."""
+        """Return the command inside its namespaces; with steps before it, they come first in its script, or in one made for them."""
         prefix = self.root or ""
         steps = []
         if self.root is not None:
@@ -196,10 +196,11 @@ class Plan:
             steps.append(f"mount -t proc proc {shlex.quote(prefix + '/proc')}")
         if self.hostname is not None:
             steps.append(f"hostname {shlex.quote(self.hostname)}")
-        last = list(self.argv)
-        if self.root is not None:
-            last = ["chroot", self.root, *last]
-        return ["bash", "-c", " && ".join([*steps, f"exec {shlex.join(last)}"])] if steps else last
+        if not steps:
+            return list(self.argv)
+        script = self.argv[2] if self.argv[:2] == ("bash", "-c") and len(self.argv) == 3 and self.root is None else ""
+        chroot = ["chroot", self.root] if self.root is not None else []
+        return ["bash", "-c", "; ".join([*steps, script or f"exec {shlex.join([*chroot, *self.argv])}"])]
 
     def _unshare(self) -> list[str]:
         """Return the words of unshare(1), none where it has nothing to do."""

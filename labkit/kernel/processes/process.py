@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from labkit import trace
 from labkit.errors import LabError
 from labkit.kernel import namespaces
 from labkit.kernel.processes import ending
 from labkit.kernel.processes.launcher import receive
 from labkit.kernel.processes.launching import placing
+from labkit.kernel.processes.plan import variable_of
 from labkit.kernel.state import ProcessState
 
 _LOOK = 0.02  # seconds between two looks at a log file
@@ -103,9 +105,13 @@ class Process:
             signals.pidfd_send_signal(self._pidfd, number)
         except OSError as error:
             raise LabError(f"{self._called()} has ended, a signal cannot reach it") from error
+        self._record(signals.Signals(number).name)
 
     def kill(self, timeout: float = 10.0) -> int:
         """End it and everything it started, frozen or not, and wait until they are gone.
+
+        Shell:
+            kill -KILL $clock
 
         Args:
             timeout: seconds.
@@ -117,10 +123,13 @@ class Process:
             LabError: some of the processes do not go.
         """
         known = ending.known(self.pid) if self.alive else None
+        root = known if self.alive else None  # asked twice: the number may be another's since
         try:
-            ending.end([self.tracker], self._mark, known if self.alive else None, seconds=timeout)
+            ending.end([self.tracker], self._mark, root, seconds=timeout)
         except TimeoutError as error:
             raise LabError(f"{self._called()}: {error.strerror}") from error
+        if root is not None:
+            self._record("SIGKILL")
         return self.wait(timeout)
 
     def output(self) -> str:
@@ -209,6 +218,10 @@ class Process:
                 self._report.close()
                 with placing:
                     ending.remove(self.tracker)  # stays where a descendant still lives in it
+
+    def _record(self, signal: str) -> None:
+        word = f"${variable_of(self.name)}" if self.name else str(self.pid)
+        trace.record(f"kill -{signal.removeprefix('SIG')} {word}", calls=[f"pidfd_send_signal(pidfd, {signal}, NULL, 0)"])
 
     def _called(self) -> str:
         return f"{self.name} (pid {self.pid})" if self.name else f"process {self.pid}"
