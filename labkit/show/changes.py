@@ -102,12 +102,16 @@ def _value(one: Change, sign: str, arrow: str = "->") -> str:
 
 def _difference_html(change: Difference) -> str:
     rows = []
+    said = ""
     for sign, word, colour, shown, rest in _groups(change):
+        kind = ""
         for one in shown:
-            said = _after(_value(one, sign, "→"), quiet=sign != "~")
-            rows.append([markup.chip(f"{sign} {word}", colour), markup.quiet(one.kind), markup.code(one.name) + said])
+            value = _after(_value(one, sign, "→"), quiet=sign != "~")
+            mark = markup.quiet(sign) if sign == said else markup.chip(f"{sign} {word}", colour)
+            rows.append([mark, "" if one.kind == kind else markup.quiet(one.kind), markup.code(one.name) + value])
+            said, kind = sign, one.kind
         if rest:
-            rows.append([markup.chip(f"{sign} {word}", colour), "", markup.quiet(f"… {count(rest, f'more {shown[0].kind}')}")])
+            rows.append([markup.quiet(sign), "", markup.quiet(f"… {count(rest, f'more {shown[0].kind}')}")])
     return markup.grid(rows) if rows else ""
 
 

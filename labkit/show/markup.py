@@ -58,8 +58,9 @@ def code(text: object, limit: int = LONGEST) -> str:
 
 
 def code_block(text: str) -> str:
-    """Write lines as they are typed, breaking long ones."""
-    return element("div", escape_block(text), MONO + "line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere;")
+    """Write lines as they are typed; the rest of one that is too long is set in, so that each is seen to begin."""
+    lines = [element("div", line, "padding-left:2em;text-indent:-2em;") for line in escape_block(text).split("\n")]
+    return element("div", "".join(lines), MONO + "line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere;")
 
 
 def quiet(text: object) -> str:

@@ -98,7 +98,7 @@ def cell(file: FileState, layer: int) -> str:
     return "○ hidden"
 
 
-_LABEL, _HIGH, _GAP, _MARGIN, _WIDE = 150, 52, 14, 16, 800
+_LABEL, _HIGH, _GAP, _MARGIN, _WIDE = 130, 52, 14, 16, 840
 
 
 def _draw(union: UnionState, layers: Sequence[_Layer], files: Sequence[FileState]) -> tuple[str, tuple[int, int]]:
@@ -122,11 +122,17 @@ def _draw(union: UnionState, layers: Sequence[_Layer], files: Sequence[FileState
 
 
 def _columns(files: Sequence[FileState]) -> tuple[Sequence[FileState], float]:
-    """Return the names that are drawn and the width of a column: longer names get wider and fewer columns."""
+    """Return the names that are drawn and the width of a column: longer names get wider and fewer columns.
+
+    Where not all have room, those that are hidden, changed or deleted somewhere come before those that simply lie in a layer.
+    """
     room = _WIDE - _LABEL - 2 * _MARGIN
-    wanted = max((span(file.path) + 24 for file in files), default=0)
+    wanted = max((span(file.path) + 22 for file in files), default=0)
     most = min(MOST_COLUMNS, int(room // min(max(wanted, 77), 118)))
-    shown = files if len(files) <= most else files[: most - 1]
+    shown = files
+    if len(files) > most:
+        first = sorted(files, key=lambda file: all(cell(file, layer).startswith(("●", "○")) for layer in file.layers))
+        shown = sorted(first[: most - 1], key=lambda file: natural(file.path))
     return shown, min(room / max(len(shown) + (len(files) > len(shown)), 1), max(wanted, 124))
 
 

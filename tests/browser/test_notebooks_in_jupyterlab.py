@@ -18,6 +18,7 @@ NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if "
 SCREENSHOTS = os.environ.get("LABKIT_SCREENSHOTS", "")
 """Where pictures of what was seen are put; nowhere when empty."""
 
+LOOKS = [("JupyterLab Light", (1280, 900)), ("JupyterLab Dark", (1000, 700))]
 OPEN_SECONDS = 60
 SCROLLER = ".jp-NotebookPanel:visible .jp-WindowedPanel-outer"
 RUN_SECONDS = 300
@@ -233,7 +234,7 @@ def test_a_lab_runs_from_top_to_bottom(page: Page, served: tuple[Path, str], not
     seen(page, served, notebook.relative_to(ROOT / "notebooks").as_posix())
 
 
-@pytest.mark.parametrize(("theme", "size"), [("JupyterLab Light", (1280, 900)), ("JupyterLab Dark", (1000, 700))], ids=["light", "dark, narrow"])
+@pytest.mark.parametrize(("theme", "size"), LOOKS, ids=["light", "dark, narrow"])
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_stored_lab_fits_its_page(page: Page, served: tuple[Path, str], notebook: Path, theme: str, size: tuple[int, int]) -> None:
     page.set_viewport_size({"width": size[0], "height": size[1]})

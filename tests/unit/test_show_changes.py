@@ -106,3 +106,10 @@ def test_what_cannot_be_broken_is_marked():
     lines = shell_lines("bash -c '" + "x" * 60 + "\n" + "y" * 60 + "'", 40)
     assert all(len(line) <= 40 for line in lines)
     assert sum(line.startswith("↪") for line in lines) == 3
+
+
+def test_html_names_a_group_once():
+    change = Difference(appeared=tuple(Change("link", f"veth{number}", "", None, "") for number in range(4)))
+    html = difference(change).html
+    assert html.count("+ new") == html.count(">link<") == 1
+    assert html.count("veth") == 4

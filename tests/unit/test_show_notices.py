@@ -27,7 +27,9 @@ def test_a_kind_that_is_not_known_is_shown_by_its_own_word():
 def test_typed_lines_stay_as_they_are():
     view = notice("solution", "Freeze it", ["for x in a b; do", "  echo $x", "done"])
     assert view.text.split("\n")[1:] == ["            for x in a b; do", "              echo $x", "            done"]
-    assert "for x in a b; do\n  echo $x\ndone" in view.html
+    assert ">for x in a b; do</div>" in view.html
+    assert ">  echo $x</div>" in view.html
+    assert ">done</div>" in view.html
 
 
 def test_a_card_is_headed_by_its_title():

@@ -206,3 +206,10 @@ def test_many_names_are_counted_in_text_and_picture():
     view = union_stack(replace(UNION, files=tuple(FileState(f"f{number:03}", (0,)) for number in range(300))))
     assert "… 260 more names" in view.text
     assert "… 293 more" in svg(view)
+
+
+def test_a_picture_without_room_for_every_name_keeps_those_that_tell_most():
+    files = (*(FileState(f"file{number}", (1,)) for number in range(40)), FileState("motd", (0, 1), "whiteout", visible=False))
+    drawn = svg(union_stack(UnionState("overlay", "/m", (("upperdir", "/u"), ("lowerdir", "/l")), files=files)))
+    assert "motd" in drawn
+    assert "✕ whiteout" in drawn
