@@ -88,7 +88,7 @@ def start(
         LabError: the parameters cannot be meant together.
         SyscallError: the step that failed: ENOENT of execve says whether the file, its loader or its interpreter is missing.
     """
-    ours = {process.pid: process for process in list(_known) if process.name and process.alive}
+    ours = {process.pid: process for process in list(_known) if process.name and process.alive} if enter else {}
     entered = {kind: enter_file(kind, ours.get(where, where) if isinstance(where, int) else where) for kind, where in (enter or {}).items()}
     root_path = os.path.realpath(root) if root is not None else None
     plan = Plan(

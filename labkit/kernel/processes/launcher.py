@@ -17,7 +17,7 @@ import contextlib
 import ctypes
 import errno
 import gc
-import json
+import marshal
 import os
 import resource
 import select
@@ -44,6 +44,7 @@ _MNT_DETACH, _SYS_CLONE3, _MSG_CMSG_CLOEXEC = 2, 435, 0x40000000
 _CALLS = (
     "chdir dup2 execve ioctl mount pivot_root poll prctl read setgroups sethostname setns setresgid setresuid setsid umount2 unshare"
 ).split()
+LONGEST = 1 << 15  # bytes of a request that still travels as the message itself; a longer one in a memory file
 _SOON = 250  # milliseconds after which a child that has not come to its program is announced all the same
 _libc = ctypes.CDLL(None, use_errno=True)
 _calls = {name: getattr(_libc, name) for name in _CALLS}  # looked up once here, not in every child
@@ -97,11 +98,11 @@ def serve(requests: socket.socket, notebook: int, mark: str) -> None:
         if watched.ends in ready:
             watched.reap()
         if notebook in ready or requests.fileno() in ready:
-            message, fds = (b"", []) if notebook in ready else receive(requests, 64)
+            message, fds = (b"", []) if notebook in ready else receive(requests, LONGEST + 1)
             if not message:
                 ending.end(trackers, mark)
                 return watched.reap()
-            begun = _begin(fds)
+            begun = _begin(message, fds)
             if begun is not None:
                 trackers.add(begun.tracker)
                 watched.add(begun)
@@ -127,7 +128,7 @@ class _Watched:
         text = os.read(fd, 65536)
         os.close(fd)
         os.close(child.go)
-        child.tell({"error": json.loads(text)} if text else {"started": True})
+        child.tell({"error": marshal.loads(text)} if text else {"started": True})  # noqa: S302 - from our own fork
 
     def reap(self) -> None:
         """Wait for all that have ended, and tell how where somebody wants to know: of an orphan nobody does."""
@@ -156,13 +157,14 @@ def _ends_of_children() -> int:
     return ends
 
 
-def _begin(fds: list[int]) -> Child | None:
+def _begin(message: bytes, fds: list[int]) -> Child | None:
     """Clone the child that one request asks for and give it what it can only get from outside."""
-    report = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[1])
+    report = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fds[0])
     go_read, go_write = os.pipe()
     errors_read, errors_write = os.pipe()
     try:
-        request = json.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        text = message if len(message) <= LONGEST else os.pread(fds[-1], os.fstat(fds[-1]).st_size, 0)
+        request = marshal.loads(text)  # noqa: S302 - from our parent, which runs the same Python
         waits = bool(request["rlimits"] or request["uid_map"] or request["gid_map"] or request["cgroups"])
         steps, program = _steps(request, fds, go_read, waits=waits), Program(request["argv"], request["env"])
         pid, pidfd = _clone(request, fds)
@@ -178,7 +180,7 @@ def _begin(fds: list[int]) -> Child | None:
         report.close()
         return None
     finally:
-        for fd in (go_read, errors_write, fds[0], *fds[2:]):
+        for fd in (go_read, errors_write, *fds[1:]):
             os.close(fd)
     return Child(pid, pidfd, report, errors_read, go_write, ending.Tracker(*request["tracker"]))
 
@@ -264,7 +266,7 @@ def _steps(request: dict[str, Any], fds: list[int], go: int, *, waits: bool) -> 
     if request["become_root"]:
         steps += [Step("setgroups", (0, None), [0]), Step("setresgid", (0, 0, 0), [0, 0, 0]), Step("setresuid", (0, 0, 0), [0, 0, 0])]
         steps += bound  # a change of ids clears the signal
-    steps += [Step("setsid", (), []), *(Step("dup2", (fd, number), [fd, number]) for number, fd in enumerate(fds[2:5]))]
+    steps += [Step("setsid", (), []), *(Step("dup2", (fd, number), [fd, number]) for number, fd in enumerate(fds[1:4]))]
     return steps + ([Step("ioctl", (0, ctypes.c_ulong(termios.TIOCSCTTY), 0), [0, "TIOCSCTTY"])] if request["tty"] else [])
 
 
@@ -298,7 +300,7 @@ def _become(steps: list[Step], program: Program, errors: int) -> NoReturn:
             _run(step)
         program.execute()
     except BaseException as error:
-        os.write(errors, json.dumps(_as_record(error)).encode())
+        os.write(errors, marshal.dumps(_as_record(error)))
     os._exit(127)
 
 
@@ -351,7 +353,7 @@ def _as_record(error: BaseException) -> dict[str, Any]:
 
 def _tell(report: socket.socket, message: dict[str, Any], fds: Iterable[int] = ()) -> None:
     try:
-        socket.send_fds(report, [json.dumps(message).encode()], list(fds), socket.MSG_NOSIGNAL)
+        socket.send_fds(report, [marshal.dumps(message)], list(fds), socket.MSG_NOSIGNAL)
     except OSError:
         return  # nobody is interested any more
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import socket
 import subprocess
@@ -61,19 +61,23 @@ class Launcher:
     def send(self, request: dict[str, Any], fds: Sequence[int]) -> socket.socket:
         """Send one request and return the socket on which its process is reported.
 
-        The text travels in a memory file: a message may not be longer than the socket's buffer, a script may.
+        A text longer than a message may be travels in a memory file, and the message is only longer than that one may be.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        text = os.memfd_create("request")
+        text, passed, memory = marshal.dumps(request), [theirs.fileno(), *fds], -1
         try:
-            os.write(text, json.dumps(request).encode())
+            if len(text) > launcher.LONGEST:
+                memory = os.memfd_create("request")
+                os.write(memory, text)
+                text, passed = bytes(launcher.LONGEST + 1), [*passed, memory]
             self.trackers.add(ending.Tracker(*request["tracker"]))
-            socket.send_fds(self._requests, [b"start"], [text, theirs.fileno(), *fds])
+            socket.send_fds(self._requests, [text], passed)
         except BaseException:
             ours.close()
             raise
         finally:
-            os.close(text)
+            if memory >= 0:
+                os.close(memory)
             theirs.close()
         return ours
 

@@ -31,14 +31,15 @@ def launch(plan: Plan, stdin: int | None, stdout: Output, stderr: int | None) ->
         request["enter"], request["pid_namespace"] = [], None
         for kind in sorted(plan.enter, key=lambda kind: (kind != "user", kind == "mount")):  # rights first, the old paths last
             fds.append(_opened(plan.enter[kind], os.O_RDONLY, opened))
-            if kind == "pid":  # index as the launcher counts: after the text and the report
-                request["pid_namespace"] = len(fds) + 1
+            if kind == "pid":  # index as the launcher counts: after the report
+                request["pid_namespace"] = len(fds)
             else:
-                request["enter"].append([KINDS[kind].flag, len(fds) + 1])
+                request["enter"].append([KINDS[kind].flag, len(fds)])
         try:
             with launching.placing:
                 path = str(cgroups.tracker(plan.name or "process"))
-                tracker = request["tracker"] = ending.Tracker(path, os.stat(path).st_ino)
+                tracker = ending.Tracker(path, os.stat(path).st_ino)
+                request["tracker"] = tuple(tracker)
                 report, mark = launching.ask(request, fds)
                 process = Process(plan.name, tracker, mark, report, log, master)
                 first = process.hear(_PATIENCE)  # once it has a pid, it is in its tracker
