@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +182,9 @@ def _fail(message: str, status: int = 2) -> None:
 
 def _as_root(command: str) -> None:
     if os.geteuid() != 0:
-        raise LabError(f"{command} changes the kernel's state and needs root", remedy=f"sudo labkit {command}")
+        door = os.path.relpath(Path(sys.prefix, "bin", "labkit"))  # sudo's PATH has no labkit
+        typed = shlex.join(["sudo", door if not door.startswith("..") else os.path.abspath(door), *sys.argv[1:]])
+        raise LabError(f"{command} works on the kernel's state and needs root", remedy=typed)
 
 
 def _find(lab: str) -> CourseLab:

@@ -23,7 +23,7 @@ MOST_ALIKE = 6
 NOTHING_CHANGED = "nothing changed in the kernel"
 NOTHING_TYPED = "nothing to type: no operation on the kernel"
 _KIND_WIDTH = max(map(len, KINDS))
-_MARGIN = 10
+_MARGIN = 8
 
 
 def difference(change: Difference) -> View:
@@ -51,7 +51,7 @@ def cell_report(change: Difference, trace: Trace) -> View:
     text, cells = [], []
     for label, lines, html in rows:
         if lines:
-            text += [pad("  " + label, _MARGIN) + lines[0], *indent(lines[1:], " " * _MARGIN)]
+            text += [pad(label, _MARGIN) + lines[0], *indent(lines[1:], " " * _MARGIN)]
             cells.append([markup.quiet(label), html])
     return View(joined(text), markup.box(markup.grid(cells)))
 

@@ -136,7 +136,7 @@ def _route(route: RouteState) -> str:
 def _site_lines(site: Site) -> list[str]:
     lines = [*wrap(site.name), *indent(columns(_plug_rows(site.plugs), WIDTH - 2))]
     lines += ["  … " + count(site.more, "more link")] if site.more else []
-    lines += [f"  route  {cut(route, 76)}" for route in site.routes[:MOST_ROUTES]]
+    lines += [f"  route  {cut(route, WIDTH - 9)}" for route in site.routes[:MOST_ROUTES]]
     lines += ["  … " + count(len(site.routes) - MOST_ROUTES, "more route")] if len(site.routes) > MOST_ROUTES else []
     lines += [f"  nft    {count(site.rules, 'rule')}"] if site.rules else []
     return lines if len(lines) > 1 else [*lines, "  no links"]

@@ -29,7 +29,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, title: 
         remarks.append("no rows")
     remarks += [note] if note else []
     lines = [line for part in [title] if part for line in wrap(part)]
-    lines += columns(shown, header=[clean(name) for name in header])
+    lines += columns(shown, header=[clean(name) for name in header], prose=True)
     lines += [line for remark in remarks for line in wrap(remark)]
     cells = [[markup.escape(cell) if " " in cell else markup.code(cell) for cell in row] for row in shown]
     return View(

@@ -1,14 +1,15 @@
-"""Text of 88 columns: names made printable, cut in the middle, wrapped, set in columns."""
+"""Text of 80 columns: names made printable, cut in the middle, wrapped, set in columns."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from rich.cells import cell_len
 
-WIDTH = 88
-"""Columns of the text form."""
+WIDTH = 80
+"""Columns of the text form, those of a terminal that nobody made wider."""
 
 ELLIPSIS = "…"
 _PLAIN = re.compile(r"[\x20-\x7e]*\Z")
@@ -95,7 +96,8 @@ def count(number: int, thing: str, things: str = "") -> str:
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
 
 
-def columns(rows: Sequence[Sequence[object]], limit: int = WIDTH, *, header: Sequence[object] = (), gap: int = 2) -> list[str]:
+def columns(rows: Sequence[Sequence[object]], limit: int = WIDTH, *, header: Sequence[object] = (), gap: int = 2,
+            prose: bool = False) -> list[str]:  # fmt: skip
     """Set rows in columns; where they are too wide for `limit`, the widest columns are cut in the middle.
 
     Args:
@@ -103,15 +105,19 @@ def columns(rows: Sequence[Sequence[object]], limit: int = WIDTH, *, header: Seq
         limit: columns of a line.
         header: names of the columns, with a rule below; none for no header.
         gap: spaces between two columns.
+        prose: break cells of several words into lines instead of cutting them.
     """
     cells = [[clean(cell) for cell in row] for row in ([header, *rows] if header else rows)]
     if not cells:
         return []
     between, number = " " * gap, len(cells[0])
     widths = fitted([max(width(row[index]) for row in cells) for index in range(number)], limit - gap * (number - 1))
-    lines = [between.join(pad(cut(cell, size), size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in cells]
-    if header:
-        lines.insert(1, between.join("─" * size for size in widths))
+    lines = []
+    for row in cells:
+        parts = [wrap(cell, size) if prose and " " in cell else [cut(cell, size)] for cell, size in zip(row, widths, strict=True)]
+        lines += [between.join(map(pad, line, widths)).rstrip() for line in zip_longest(*parts, fillvalue="")]
+        if header and row is cells[0]:
+            lines.append(between.join("─" * size for size in widths))
     return lines
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from labkit.kernel.state import FileState, UnionState
 from labkit.show import markup
 from labkit.show.svg import PAPER, SHADE, Canvas, Point, span
-from labkit.show.text import clean, columns, count, joined, natural, wrap
+from labkit.show.text import WIDTH, clean, columns, count, joined, natural, wrap
 from labkit.show.view import View
 
 MOST_FILES = 40
@@ -49,7 +49,7 @@ def union_stack(union: UnionState) -> View:
     remarks += [meaning for cell, meaning in _LEGEND if cell in used]
     remarks += [] if files else [EMPTY]
     lines = [line for part in head for line in wrap(part, hanging="  ")]
-    lines += ["  " + line for line in columns(told, 86)] + ([""] if files else [])
+    lines += ["  " + line for line in columns(told, WIDTH - 2)] + ([""] if files else [])
     lines += columns(rows, header=header) if files else []
     text = joined([*lines, *(line for remark in remarks for line in wrap(remark))])
     svg, size = _draw(union, layers, files)

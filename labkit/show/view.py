@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, repr=False)
 class View:
-    """Say one thing twice: as text of at most 88 columns, and as HTML that an untrusted notebook keeps.
+    """Say one thing twice: as text of at most 80 columns, and as HTML that an untrusted notebook keeps.
 
     Attributes:
-        text: without escape codes, no line longer than 88 columns.
+        text: without escape codes, no line longer than 80 columns.
         html: one element; no script, no style sheet, all that came from outside escaped.
     """
 

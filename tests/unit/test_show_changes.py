@@ -15,27 +15,28 @@ def test_a_small_cell_takes_three_lines():
     change = Difference(appeared=(Change("cgroup", "freezer:/lab-2.1/mycgroup", "", None, ""),))
     trace = Trace([Operation("mkdir -p /cg/mycgroup", calls=('mkdir("/cg/mycgroup", 0755)',))])
     assert cell_report(change, trace).text == (
-        "  kernel  + cgroup     freezer:/lab-2.1/mycgroup\n"
-        "  typed   mkdir -p /cg/mycgroup\n"
-        '              call   mkdir("/cg/mycgroup", 0755)'
+        "kernel  + cgroup     freezer:/lab-2.1/mycgroup\n"
+        "typed   mkdir -p /cg/mycgroup\n"
+        '            call   mkdir("/cg/mycgroup", 0755)'
     )
 
 
 def test_the_report_names_each_change_and_each_line():
     assert cell_report(CHANGE, TRACE).text.split("\n") == [
-        "  kernel  + cgroup     freezer:/lab-2.1/mycgroup",
-        "          + process    clock  pid 4711, cgroup freezer:/lab-2.1/mycgroup",
-        "          ~ cgroup     freezer:/lab-2.1/mycgroup  freezer.state: THAWED -> FROZEN",
-        "          - link       veth1 in namespace1  veth",
-        "  typed   mkdir -p /sys/fs/cgroup/freezer/lab-2.1/mycgroup",
-        '              call   mkdir("/sys/fs/cgroup/freezer/lab-2.1/mycgroup", 0755)',
-        "          echo $clock > /sys/fs/cgroup/freezer/lab-2.1/mycgroup/cgroup.procs",
-        "          echo FROZEN > /sys/fs/cgroup/freezer/lab-2.1/mycgroup/freezer.state",
-        "          unshare --uts --pid --fork --mount-proc bash -c \\",
-        "              'while :; do date; sleep 1; done' > /var/lib/labkit/labs/2.1/clock.log \\",
-        "              2>&1 & clock=$!",
-        "              call   clone3(CLONE_NEWUTS|CLONE_NEWPID|CLONE_NEWNS)",
-        '              call   mount("proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL)',
+        "kernel  + cgroup     freezer:/lab-2.1/mycgroup",
+        "        + process    clock  pid 4711, cgroup freezer:/lab-2.1/mycgroup",
+        "        ~ cgroup     freezer:/lab-2.1/mycgroup  freezer.state: THAWED -> FROZEN",
+        "        - link       veth1 in namespace1  veth",
+        "typed   mkdir -p /sys/fs/cgroup/freezer/lab-2.1/mycgroup",
+        '            call   mkdir("/sys/fs/cgroup/freezer/lab-2.1/mycgroup", 0755)',
+        "        echo $clock > /sys/fs/cgroup/freezer/lab-2.1/mycgroup/cgroup.procs",
+        "        echo FROZEN > /sys/fs/cgroup/freezer/lab-2.1/mycgroup/freezer.state",
+        "        unshare --uts --pid --fork --mount-proc bash -c \\",
+        "            'while :; do date; sleep 1; done' > \\",
+        "            /var/lib/labkit/labs/2.1/clock.log 2>&1 & clock=$!",
+        "            call   clone3(CLONE_NEWUTS|CLONE_NEWPID|CLONE_NEWNS)",
+        '            call   mount("proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC,',
+        "              NULL)",
     ]
 
 
@@ -65,7 +66,7 @@ def test_a_cell_that_did_nothing_gets_nothing():
 
 
 def test_lines_without_a_change_say_so():
-    assert cell_report(Difference(), TRACE).text.startswith("  kernel  nothing changed in the kernel\n  typed   mkdir")
+    assert cell_report(Difference(), TRACE).text.startswith("kernel  nothing changed in the kernel\ntyped   mkdir")
 
 
 def test_many_alike_are_counted():
