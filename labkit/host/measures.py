@@ -166,9 +166,12 @@ def union(machine: Machine) -> Finding:
     """Tell which union file system in user space is installed."""
     if shutil.which("unionfs", path=machine.path):
         return green("unionfs")
+    gone = "no command unionfs in PATH, and Debian 13 has it no longer"
+    if shutil.which("fuse-overlayfs", path=machine.path):
+        return green(f"fuse-overlayfs, which does the same: {gone}")
     if shutil.which("mergerfs", path=machine.path):
-        return amber("mergerfs", "no command unionfs in PATH, and Debian 13 has it no longer; mergerfs takes its place, without copy-up")
-    return red("none", "neither unionfs nor mergerfs in PATH", "apt-get install unionfs-fuse, on Debian 13 mergerfs")
+        return amber("mergerfs", f"{gone}; mergerfs has no copy-up and no whiteouts", "apt-get install fuse-overlayfs")
+    return red("none", "no unionfs, fuse-overlayfs or mergerfs in PATH", "apt-get install unionfs-fuse, on Debian 13: fuse-overlayfs")
 
 
 def tool(machine: Machine, name: str) -> Finding:

@@ -69,7 +69,7 @@ def walk(branches: Sequence[Path], read: Reader) -> tuple[FileState, ...]:
 
     Args:
         branches: the topmost first.
-        read: reads one directory as the file system does: `overlay`, `unionfs` or `plain`.
+        read: reads one directory as the file system does: `overlay`, `unionfs`, `fuse_overlay` or `plain`.
     """
     files: list[FileState] = []
     waiting = [("", [_Part(index, "", hidden=False) for index in range(len(branches))])]
@@ -100,6 +100,11 @@ def unionfs(branch: Path, directory: str) -> dict[str, Found]:
     found = {name: one for name, one in plain(branch, directory).items() if directory or name not in UNIONFS_META}
     covered = {name: Found(one.kind, opaque=one.kind == "directory" and name in hidden) for name, one in found.items()}
     return {**beside, **{name: Found("whiteout") for name in hidden}, **covered}
+
+
+def fuse_overlay(branch: Path, directory: str) -> dict[str, Found]:
+    """Read a directory of a branch of fuse-overlayfs: as an overlay, but for the names that it keeps for itself."""
+    return {name: found for name, found in overlay(branch, directory).items() if not name.startswith(".wh.")}
 
 
 def plain(branch: Path, directory: str) -> dict[str, Found]:

@@ -210,7 +210,7 @@ class UnionState:
     """A union mount: its branches and every name in them. See: Documentation/filesystems/overlayfs.rst.
 
     Attributes:
-        fstype: "overlay", "fuse.unionfs" or "fuse.mergerfs".
+        fstype: "overlay", "fuse.unionfs", "fuse.fuse-overlayfs" or "fuse.mergerfs".
         merged: the mount point.
         branches: (role, directory) from the topmost down; role "upperdir", "lowerdir" or "branch".
         workdir: of an overlay, or "".

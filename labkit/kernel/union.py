@@ -1,7 +1,7 @@
-"""Union mounts in user space: unionfs-fuse where it is installed, else mergerfs.
+"""Union mounts in user space: unionfs-fuse where it is installed, else fuse-overlayfs or mergerfs.
 
 A FUSE daemon serves each mount. It runs in a cgroup of the lab, so it ends with the lab whatever happens to the
-notebook. See: unionfs(8), mergerfs(1), fuse(4)
+notebook. See: unionfs(8), fuse-overlayfs(1), mergerfs(1), fuse(4)
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ import errno
 import os
 import select
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, UnsupportedError
-from labkit.kernel import branches, mounts, processes
+from labkit.kernel import branches, mounts, processes, trees, union_programs
 from labkit.kernel.cgroups.hierarchy import hierarchies
 from labkit.kernel.mounts import ownership as mount_ledger
 from labkit.kernel.processes import ending
 from labkit.kernel.processes.process import Process
 from labkit.kernel.state import MountState, UnionState
 
-PROGRAMS = ("unionfs", "mergerfs")
-"""What can serve a union, the preferred one first."""
-
+PROGRAMS = union_programs.PROGRAMS
 _PATIENCE = 10.0  # seconds until the daemon must have mounted, or ended after its mount is gone
 _FORBIDDEN = {
     ":": "a colon", "=": "an equals sign", ",": "a comma", "\\": "a backslash", "*": "a star", "?": "a question mark", "[": "a bracket",
@@ -38,9 +35,9 @@ class Union:
 
     Args:
         branches: (directory, "RW" or "RO"), the topmost first. A change of a file in a read-only branch is made in a
-            copy in the writable branch above it (unionfs), or refused (mergerfs).
+            copy in the writable branch above it; mergerfs makes it in place, and only keeps new names out of such a branch.
         merged: the directory where the branches are seen as one.
-        program: "unionfs" or "mergerfs"; None takes the first that is installed.
+        program: one of PROGRAMS; None takes the first that is installed and can serve these branches.
     """
 
     def __init__(self, branches: Sequence[tuple[str | Path, str]], merged: str | Path, program: str | None = None) -> None:
@@ -60,27 +57,20 @@ class Union:
         program = mount.fstype.removeprefix("fuse.") if mount else ""
         if program not in PROGRAMS:
             raise LabError(f"no union is mounted on {merged}")
-        pid = _daemon(program, where)
+        pid = union_programs.daemon(program, where)
         if pid is None:
             raise LabError(f"the daemon of the union on {merged} does not run", remedy=f"umount {merged}")
-        return cls(_branches(pid, "RO" if program == "unionfs" else "RW"), where, program)
+        return cls(union_programs.served(program, pid), where, program)
 
     @property
     def program(self) -> str:
-        """What serves it: as asked for, else the first of PROGRAMS that is installed.
+        """What serves it: as asked for, else the first of PROGRAMS that is installed and can.
 
         Raises:
-            LabError: it is neither unionfs nor mergerfs.
+            LabError: it is unknown, or cannot serve these branches.
             UnsupportedError: it is not installed.
         """
-        if self._program is not None and self._program not in PROGRAMS:
-            raise LabError(f"union: {self._program!r} is unknown here", remedy=f"one of {', '.join(PROGRAMS)}")
-        wanted = (self._program,) if self._program else PROGRAMS
-        found = next((program for program in wanted if shutil.which(program)), None)
-        if found is None:
-            packages = " or ".join({"unionfs": "unionfs-fuse"}.get(program, program) for program in wanted)
-            raise UnsupportedError(" or ".join(wanted), "no such command in PATH", remedy=f"apt-get install {packages}")
-        return found
+        return union_programs.choose(self._program, self.branches)
 
     @property
     def mounted(self) -> bool:
@@ -89,14 +79,7 @@ class Union:
 
     def command(self) -> list[str]:
         """Return the command that mounts it, as typed: its daemon goes to the background."""
-        words = [f"{directory}={mode}" for directory, mode in self.branches]
-        writable = any(mode == "RW" for _, mode in self.branches)
-        if self.program == "mergerfs":  # "first found": a new file goes where unionfs puts it; the free space asked for is 4 GiB else
-            options = ["-o", "category.create=ff,minfreespace=0"]
-        else:
-            options = ["-o", "cow"] if writable else []
-            words = words if writable else [str(directory) for directory, _ in self.branches]
-        return [self.program, *options, ":".join(words), str(self.merged)]
+        return union_programs.command(self.program, self.branches, self.merged)
 
     def mount(self) -> Union:
         """Mount it; where it is mounted already, nothing is done. A mount whose daemon is dead is replaced.
@@ -109,7 +92,7 @@ class Union:
 
         Raises:
             LabError: a directory is not there or cannot be written on the command line; `merged` has another mount.
-            UnsupportedError: neither unionfs nor mergerfs, or no /dev/fuse.
+            UnsupportedError: none of PROGRAMS, or no /dev/fuse.
             CommandError: the daemon ended without mounting.
         """
         self._check()
@@ -120,11 +103,13 @@ class Union:
         if mounts.must_be_free(where, line, self._is_served_alike) is not None:
             return self
         program, *words = self.command()
+        if work := union_programs.work_directory(program, self.branches):
+            trees.make_tree(work)
         with ledger.making("mount", target=where) as entry:
             # In the foreground the process that we start is the daemon itself, so we know when it ends and why.
-            daemon = processes.start([program, "-f", *words], name=program, cwd="/", shell_line=line)
+            daemon = processes.start([program, "-f", *words], name="union", cwd="/", shell_line=line)
             try:
-                _await_mount(daemon, where)
+                _await_mount(daemon, program, where)
                 mount_ledger.identify(entry, where, line)
             except BaseException:
                 with trace.silent():
@@ -146,7 +131,7 @@ class Union:
         mount = mounts.at(where)
         if mount is None:
             return
-        pid = _daemon(mount.fstype.removeprefix("fuse."), where)
+        pid = union_programs.daemon(mount.fstype.removeprefix("fuse."), where)
         daemon = ending.known(pid) if pid is not None else None
         tracker = _tracker(daemon.pid) if daemon is not None else None
         mounts.unmount(where)
@@ -159,7 +144,7 @@ class Union:
         """Return the branches and every name in them, read from the branches themselves."""
         mount = self._mount()
         fstype = mount.fstype if mount else f"fuse.{self.program}"
-        read = branches.unionfs if fstype == "fuse.unionfs" else branches.plain
+        read = {"fuse.unionfs": branches.unionfs, "fuse.fuse-overlayfs": branches.fuse_overlay}.get(fstype, branches.plain)
         return UnionState(
             fstype=fstype,
             merged=str(self.merged),
@@ -177,8 +162,9 @@ class Union:
 
     def _is_served_alike(self, mount: MountState) -> bool:
         """Return whether a mount that was typed by hand has our branches."""
-        pid = _daemon(mount.fstype.removeprefix("fuse."), mount.mountpoint)
-        return pid is not None and [one for one, _ in _branches(pid, "")] == [one for one, _ in self.branches]
+        program = mount.fstype.removeprefix("fuse.")
+        pid = union_programs.daemon(program, mount.mountpoint)
+        return pid is not None and [one for one, _ in union_programs.served(program, pid)] == [one for one, _ in self.branches]
 
     def _check(self) -> None:
         """Refuse, before anything is changed, what cannot be mounted."""
@@ -208,7 +194,7 @@ def _is_dead(merged: str) -> bool:
     return False
 
 
-def _await_mount(daemon: Process, where: str) -> None:
+def _await_mount(daemon: Process, program: str, where: str) -> None:
     """Wait until the daemon has mounted; the kernel wakes a poll of mountinfo when mounts change.
 
     Raises:
@@ -222,9 +208,9 @@ def _await_mount(daemon: Process, where: str) -> None:
         watch.register(daemon.fileno(), select.POLLIN)
         while mounts.at(where) is None or _is_dead(where):
             if not daemon.alive:
-                raise CommandError([daemon.name], daemon.wait(), daemon.output())
+                raise CommandError([program], daemon.wait(), daemon.output())
             if time.monotonic() > deadline:
-                raise LabError(f"{daemon.name} has mounted nothing on {where} in {_PATIENCE:g} s", cause=daemon.output().strip() or None)
+                raise LabError(f"{program} has mounted nothing on {where} in {_PATIENCE:g} s", cause=daemon.output().strip() or None)
             watch.poll(100)
 
 
@@ -241,17 +227,6 @@ def _await_end(daemon: ending.Known) -> None:
         os.close(pidfd)
 
 
-def _daemon(program: str, where: str) -> int | None:
-    """Return the pid of the daemon that serves a mount point, by its command line."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            words, operands = _words(int(name), "cmdline"), _operands(int(name))
-            is_program = bool(words) and os.path.basename(words[0]) in (program, f"{program}-fuse")
-            if is_program and len(operands) == 2 and os.path.realpath(_absolute(int(name), operands[1])) == where:
-                return int(name)
-    return None
-
-
 def _tracker(pid: int) -> ending.Tracker | None:
     """Return the cgroup of the lab that a daemon was started in."""
     unified = hierarchies().unified
@@ -260,41 +235,3 @@ def _tracker(pid: int) -> ending.Tracker | None:
         return None
     directory = f"{unified}{path}"
     return ending.Tracker(directory, os.stat(directory).st_ino)
-
-
-def _branches(pid: int, mode: str) -> list[tuple[str | Path, str]]:
-    """Return the branches in a daemon's command line.
-
-    Args:
-        pid: the daemon.
-        mode: of a branch without one.
-    """
-    found: list[tuple[str | Path, str]] = []
-    for word in _operands(pid)[0].split(":"):
-        directory, _, given = word.partition("=")
-        found.append((Path(_absolute(pid, directory)), given or mode))
-    return found
-
-
-def _operands(pid: int) -> list[str]:
-    """Return the words of a command line that are no options."""
-    found, words = [], iter(_words(pid, "cmdline")[1:])
-    for word in words:
-        if word == "-o":
-            next(words, None)
-        elif not word.startswith("-"):
-            found.append(word)
-    return found
-
-
-def _absolute(pid: int, path: str) -> str:
-    """Return a path as the daemon's shell meant it: the daemon itself has left for / since."""
-    started_in = next((word[4:] for word in _words(pid, "environ") if word.startswith("PWD=")), "/")
-    return os.path.normpath(os.path.join(started_in, path))
-
-
-def _words(pid: int, file: str) -> list[str]:
-    try:
-        return [os.fsdecode(word) for word in Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0") if word]
-    except OSError:
-        return []

@@ -34,7 +34,7 @@ def found(check: str, machine: Machine) -> Finding:
 def path_without(directory: Path, *names: str) -> str:
     """Make a PATH with every command that a check looks for, except these."""
     directory.mkdir()
-    for name in {*PACKAGES, "true", "sh", "mergerfs", "unionfs"} - set(names):
+    for name in {*PACKAGES, "true", "sh"} - set(names):
         if where := shutil.which(name):
             (directory / name).symlink_to(where)
     return str(directory)
@@ -81,9 +81,10 @@ def test_the_command_fails_where_something_is_red(tmp_path: Path) -> None:
     assert "remedy: apt-get install cgroup-tools" in done.stdout
 
 
-def test_mergerfs_in_the_place_of_unionfs_is_amber_and_none_of_them_is_red(tmp_path: Path) -> None:
-    assert found("unionfs", Machine(path=path_without(tmp_path / "a", "unionfs"))).colour == "amber"
-    assert found("unionfs", Machine(path=path_without(tmp_path / "b", "unionfs", "mergerfs"))).colour == "red"
+def test_mergerfs_in_the_place_of_unionfs_is_amber_fuse_overlayfs_is_as_good_and_none_of_them_is_red(tmp_path: Path) -> None:
+    assert found("unionfs", Machine(path=path_without(tmp_path / "a", "unionfs"))).colour == "green"
+    assert found("unionfs", Machine(path=path_without(tmp_path / "b", "unionfs", "fuse-overlayfs"))).colour == "amber"
+    assert found("unionfs", Machine(path=path_without(tmp_path / "c", "unionfs", "fuse-overlayfs", "mergerfs"))).colour == "red"
 
 
 def test_who_is_not_root_is_told_so(tmp_path: Path) -> None:

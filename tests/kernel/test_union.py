@@ -1,7 +1,8 @@
-"""unionfs and mergerfs, both really run: one directory over several, served by a daemon that ends with it."""
+"""unionfs, fuse-overlayfs and mergerfs, each really run: one directory over several, served by a daemon that ends with it."""
 
 import errno
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -10,11 +11,17 @@ import pytest
 
 from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, SyscallError
-from labkit.kernel import mounts, union
+from labkit.kernel import mounts, union_programs
 from labkit.kernel.mounts import ownership as mount_ledger
-from labkit.kernel.union import Union
+from labkit.kernel.union import PROGRAMS, Union
 
-BOTH = pytest.mark.parametrize("program", ["unionfs", "mergerfs"])
+GONE = ("unionfs",) if platform.freedesktop_os_release()["VERSION_ID"] >= "13" else ()
+"""What this Debian has no package of."""
+
+ALL = [program for program in PROGRAMS if program not in GONE]
+EACH = pytest.mark.parametrize("program", ALL)
+COPYING = pytest.mark.parametrize("program", [program for program in ALL if program != "mergerfs"])
+FIRST = ALL[0]
 
 
 @pytest.fixture
@@ -32,11 +39,11 @@ def place(tmp_path):
 
 def daemons(place):
     done = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in done.splitlines() if line.startswith(("unionfs", "mergerfs")) and str(place) in line]
+    return [line for line in done.splitlines() if line.startswith(PROGRAMS) and str(place) in line]
 
 
 def kill_daemon(place, program):
-    daemon = os.pidfd_open(union._daemon(program, str(place / "union")))
+    daemon = os.pidfd_open(union_programs.daemon(program, str(place / "union")))
     signal.pidfd_send_signal(daemon, signal.SIGKILL)
     assert select.select([daemon], [], [], 10)[0]
     os.close(daemon)
@@ -62,7 +69,7 @@ def visible(one):
     return {path for path, file in files(one).items() if file.visible}
 
 
-@BOTH
+@EACH
 def test_both_directories_are_seen_as_one_and_the_daemon_ends_with_the_mount(place, program):
     one = make(place, program).mount()
     assert seen(one) == {"f1", "f2", "f3", "f4", "sub", "sub/deep"} == visible(one)
@@ -75,7 +82,7 @@ def test_both_directories_are_seen_as_one_and_the_daemon_ends_with_the_mount(pla
     assert list((place / "union").iterdir()) == []
 
 
-@BOTH
+@EACH
 def test_a_new_file_lands_in_the_writable_branch(place, program):
     one = make(place, program).mount()
     (place / "union" / "new").write_text("new")
@@ -84,8 +91,9 @@ def test_a_new_file_lands_in_the_writable_branch(place, program):
     assert one.state().branches == (("branch", str(place / "dir1")), ("branch", str(place / "dir2")))
 
 
-def test_unionfs_copies_a_file_of_a_read_only_branch_up_when_it_is_changed(place):
-    one = make(place, "unionfs").mount()
+@COPYING
+def test_a_file_of_a_read_only_branch_is_copied_up_when_it_is_changed(place, program):
+    one = make(place, program).mount()
     with open(place / "union" / "f3", "a") as file:
         file.write(" more")
     assert (place / "dir1" / "f3").read_text() == "dir2/f3 more"
@@ -93,8 +101,9 @@ def test_unionfs_copies_a_file_of_a_read_only_branch_up_when_it_is_changed(place
     assert files(one)["f3"].layers == (0, 1)
 
 
-def test_unionfs_hides_what_is_removed_from_a_read_only_branch(place):
-    one = make(place, "unionfs").mount()
+@COPYING
+def test_what_is_removed_from_a_read_only_branch_is_hidden(place, program):
+    one = make(place, program).mount()
     (place / "union" / "f4").unlink()
     (place / "union" / "sub" / "deep").unlink()
     assert (place / "dir2" / "f4").exists()
@@ -110,36 +119,42 @@ def test_unionfs_hides_what_is_removed_from_a_read_only_branch(place):
     assert seen(one) == visible(one)
 
 
-def test_mergerfs_refuses_to_change_a_read_only_branch(place):
+def test_mergerfs_keeps_the_names_of_a_read_only_branch_and_changes_its_files_in_place(place):
     one = make(place, "mergerfs").mount()
+    (place / "union" / "f3").write_text("changed")
+    assert (place / "dir2" / "f3").read_text() == "changed"
     with pytest.raises(OSError) as caught:
         (place / "union" / "f4").unlink()
     assert caught.value.errno == errno.EROFS
     assert seen(one) == visible(one)
 
 
-@BOTH
+@EACH
 def test_where_no_branch_is_writable_nothing_can_be_written(place, program):
     make(place, program, modes=("RO", "RO")).mount()
     with pytest.raises(OSError):
         (place / "union" / "new").touch()
+    with pytest.raises(OSError):
+        (place / "union" / "f3").write_text("changed")
+    assert (place / "dir2" / "f3").read_text() == "dir2/f3"
     assert sorted(path.name for path in (place / "dir1").iterdir()) == ["f1", "f2"]
 
 
 def test_unionfs_without_a_writable_branch_is_typed_as_the_plainest_command(place):
-    one = make(place, "unionfs", modes=("RO", "RO"))
+    one = make(place, FIRST, modes=("RO", "RO"))
     with trace.collecting() as lines:
         one.mount()
     assert lines.shell() == f"unionfs {place}/dir1:{place}/dir2 {place}/union"
 
 
-@BOTH
+@EACH
 def test_the_traced_line_typed_into_a_shell_gives_the_same_mount(place, program):
     one = make(place, program)
     with trace.collecting() as lines:
         one.mount()
         one.unmount()
-    first, second = lines.shell().splitlines()
+    *before, first, second = lines.shell().splitlines()
+    assert before == ([f"mkdir -p {place}/.dir1.work"] if program == "fuse-overlayfs" else [])
     assert second == f"umount {place}/union"
     one.mount()
     before = described(place)
@@ -155,16 +170,16 @@ def described(place):
     return mount.fstype, mount.source, set(mount.options), set(mount.super_options)
 
 
-@BOTH
+@EACH
 def test_the_daemon_is_in_a_cgroup_of_the_lab(place, program):
     make(place, program).mount()
-    pid = union._daemon(program, str(place / "union"))
+    pid = union_programs.daemon(program, str(place / "union"))
     with open(f"/proc/{pid}/cgroup") as file:
         unified = next(line for line in file if line.startswith("0::"))
-    assert unified.startswith(f"0::/lab-{ledger.owner() or 'lab'}/processes/{program}")
+    assert unified.startswith(f"0::/lab-{ledger.owner() or 'lab'}/processes/union")
 
 
-@BOTH
+@EACH
 def test_mounting_and_unmounting_twice_is_once(place, program):
     one = make(place, program).mount()
     assert one.mount() is one
@@ -177,12 +192,12 @@ def test_mounting_and_unmounting_twice_is_once(place, program):
 
 
 def test_other_branches_on_the_same_directory_are_refused(place):
-    make(place, "unionfs").mount()
-    with pytest.raises(LabError, match=r"another mount of the lab: fuse\.unionfs unionfs; remedy: unmount it first"):
-        make(place, "unionfs", modes=("RO", "RO")).mount()
+    make(place, FIRST).mount()
+    with pytest.raises(LabError, match=rf"another mount of the lab: fuse\.{FIRST} {FIRST}; remedy: unmount it first"):
+        make(place, FIRST, modes=("RO", "RO")).mount()
 
 
-@BOTH
+@EACH
 def test_a_union_whose_daemon_was_killed_is_mounted_anew(place, program):
     one = make(place, program).mount()
     kill_daemon(place, program)
@@ -194,7 +209,7 @@ def test_a_union_whose_daemon_was_killed_is_mounted_anew(place, program):
     assert len(mounts.at_or_below(place)) == 1
 
 
-@BOTH
+@EACH
 def test_undo_removes_a_union_whose_daemon_was_killed(place, program):
     make(place, program).mount()
     kill_daemon(place, program)
@@ -202,7 +217,7 @@ def test_undo_removes_a_union_whose_daemon_was_killed(place, program):
     assert mounts.at(place / "union") is None
 
 
-@BOTH
+@EACH
 def test_undo_removes_mount_and_daemon(place, program):
     make(place, program).mount()
     ledger.undo()
@@ -211,11 +226,14 @@ def test_undo_removes_mount_and_daemon(place, program):
     assert ledger.live() == []
 
 
-@BOTH
+@EACH
 def test_a_union_that_was_typed_by_hand_is_found_with_its_branches(place, program):
     mount_ledger.claim(place)
-    branches = "dir1=RW:dir2/=RO"
-    subprocess.run([program, branches, "union"], cwd=place, env={**os.environ, "PWD": str(place)}, check=True)
+    words = ["dir1=RW:dir2/=RO"]
+    if program == "fuse-overlayfs":
+        (place / "work").mkdir()
+        words = ["-o", "lowerdir=dir2/,upperdir=dir1,workdir=work"]
+    subprocess.run([program, *words, "union"], cwd=place, env={**os.environ, "PWD": str(place)}, check=True)
     found = Union.find(place / "union")
     assert found.branches == ((place / "dir1", "RW"), (place / "dir2", "RO"))
     assert found.program == program
@@ -230,16 +248,16 @@ def test_a_directory_that_is_somebody_s_mount_point_is_refused(place):
     subprocess.run(["mount", "-t", "tmpfs", "foreign", place / "union"], check=True)
     try:
         with pytest.raises(LabError, match="is a mount point already: tmpfs foreign"):
-            make(place, "unionfs").mount()
+            make(place, FIRST).mount()
         with pytest.raises(LabError, match="no mount of the lab"):
-            make(place, "unionfs").unmount()
+            make(place, FIRST).unmount()
         assert daemons(place) == []
     finally:
         subprocess.run(["umount", place / "union"], check=True)
 
 
 def test_a_union_in_use_is_ebusy_with_the_holder_and_goes_on(place):
-    one = make(place, "unionfs").mount()
+    one = make(place, FIRST).mount()
     process = subprocess.Popen(["sleep", "1000"], cwd=place / "union")
     try:
         with pytest.raises(SyscallError, match="EBUSY") as caught:
@@ -255,11 +273,11 @@ def test_a_union_in_use_is_ebusy_with_the_holder_and_goes_on(place):
 def test_a_daemon_that_ends_without_mounting_says_why(place, monkeypatch):
     binaries = place / "bin"
     binaries.mkdir()
-    (binaries / "unionfs").write_text("#!/bin/sh\necho no fuse today >&2\nexit 3\n")
-    (binaries / "unionfs").chmod(0o755)
+    (binaries / FIRST).write_text("#!/bin/sh\necho no fuse today >&2\nexit 3\n")
+    (binaries / FIRST).chmod(0o755)
     monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
-    with pytest.raises(CommandError, match="unionfs: exit status 3: no fuse today"):
-        make(place, "unionfs").mount()
+    with pytest.raises(CommandError, match=f"{FIRST}: exit status 3: no fuse today"):
+        make(place, FIRST).mount()
     assert [entry.kind for entry in ledger.live() if entry.kind == "mount"] == []
 
 

@@ -228,14 +228,14 @@ def test_a_union_refuses_a_mode_a_branch_and_a_program_that_are_not_there(direct
         Union([(directories / "missing", "RW")], directories / "merged").mount()
     with pytest.raises(LabError, match="no branch"):
         Union([], directories / "merged").mount()
-    with pytest.raises(LabError, match="one of unionfs, mergerfs"):
+    with pytest.raises(LabError, match="one of unionfs, fuse-overlayfs, mergerfs"):
         Union([(directories / "low", "RW")], directories / "merged", program="aufs").command()
 
 
 def test_a_union_is_written_as_typed(directories, monkeypatch):
     binaries = directories / "bin"
     binaries.mkdir()
-    for name in ("unionfs", "mergerfs"):
+    for name in ("unionfs", "fuse-overlayfs", "mergerfs"):
         (binaries / name).touch(mode=0o755)
     monkeypatch.setenv("PATH", str(binaries))
     d = directories
@@ -244,8 +244,24 @@ def test_a_union_is_written_as_typed(directories, monkeypatch):
     only_read = [(d / "up", "RO"), (d / "low", "RO")]
     assert Union(only_read, d / "merged").command() == ["unionfs", f"{d}/up:{d}/low", f"{d}/merged"]
     (binaries / "unionfs").unlink()
+    options = f"lowerdir={d}/low,upperdir={d}/up,workdir={d}/.up.work"
+    assert Union(both, d / "merged").command() == ["fuse-overlayfs", "-o", options, f"{d}/merged"]
+    assert Union(only_read, d / "merged").command() == ["fuse-overlayfs", "-o", f"lowerdir={d}/up:{d}/low", f"{d}/merged"]
+    lower_writable = [(d / "up", "RO"), (d / "low", "RW")]
+    assert Union(lower_writable, d / "merged").command()[0] == "mergerfs"
+    with pytest.raises(LabError, match="fuse-overlayfs can write to the topmost branch only"):
+        Union(lower_writable, d / "merged", program="fuse-overlayfs").command()
+    (binaries / "fuse-overlayfs").unlink()
     options = "category.create=ff,minfreespace=0"
     assert Union(both, d / "merged").command() == ["mergerfs", "-o", options, f"{d}/up=RW:{d}/low=RO", f"{d}/merged"]
+    assert Union(only_read, d / "merged").command() == ["mergerfs", "-o", "ro", f"{d}/up=RO:{d}/low=RO", f"{d}/merged"]
     (binaries / "mergerfs").unlink()
-    with pytest.raises(LabError, match=r"needs unionfs or mergerfs; .*apt-get install unionfs-fuse or mergerfs"):
+    with pytest.raises(LabError, match=r"needs unionfs or fuse-overlayfs or mergerfs; .* unionfs-fuse or fuse-overlayfs or mergerfs"):
         Union(both, d / "merged").command()
+
+
+def test_fuse_overlayfs_keeps_names_for_itself_which_are_not_shown(directories):
+    (directories / "up" / "sub").mkdir(parents=True)
+    (directories / "up" / "sub" / ".wh..wh..opq").touch()
+    (directories / "up" / "sub" / "other").touch()
+    assert set(branches.fuse_overlay(directories / "up", "sub")) == {"other"}

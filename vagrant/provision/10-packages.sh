@@ -8,10 +8,10 @@ lab=(
     cgroup-tools               # lscgroup
     attr                       # getfattr
     iproute2 iputils-ping net-tools nftables
-    fuse3 'unionfs-fuse|mergerfs' # unionfs-fuse is gone from Debian 13
+    fuse3 'unionfs-fuse|fuse-overlayfs' # unionfs-fuse is gone from Debian 13
 )
 tests=(
-    bubblewrap chromium crun gcc git libc6-dev make shellcheck
+    bubblewrap chromium crun fuse-overlayfs gcc git libc6-dev make mergerfs shellcheck
 )
 benchmarks=(
     bubblewrap crun gcc libc6-dev systemd # systemd-cgtop is a peer that is measured
