@@ -173,14 +173,15 @@ def _with_quotes(shell: str) -> list[tuple[str, bool]]:
 def _continued(line: str, limit: int) -> list[str]:
     if width(line) <= limit:
         return [line]
+    inset = line[: len(line) - len(line.lstrip(" "))]
     words = re.findall(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s])+""", line)
-    if " ".join(words) != line:
+    if inset + " ".join(words) != line:
         return [line]
     lines, current = [], ""
-    for word in words:
+    for word in [inset + words[0], *words[1:]]:
         if current.strip() and width(current) + 1 + width(word) > limit - 2:
             lines.append(current + " \\")
-            current = "    " + word
+            current = inset + "    " + word
         else:
             current = f"{current} {word}" if current else word
     return [*lines, current]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from labkit.show import markup
+from labkit.show.changes import shell_lines
 from labkit.show.text import WIDTH, cut, indent, joined, pad, width, wrap
 from labkit.show.view import View
 
@@ -47,11 +48,13 @@ def notice(kind: str, title: str, lines: Iterable[str] = ()) -> View:
     details = [line for text in lines for line in text.split("\n")]
     label = pad(f"{sign} {cut(word, 24)}", 10) + "  "
     margin = " " * width(label)
-    written = [part for line in [title, *details] for part in _wrapped(line, WIDTH - width(label))]
+    room = WIDTH - width(label)
+    below = shell_lines("\n".join(details), room) if kind == "solution" else [part for line in details for part in _wrapped(line, room)]
+    written = [*_wrapped(title, room), *(below if details else [])]
     text = joined([(label + written[0]).rstrip(), *indent(written[1:], margin)])
-    below = markup.code_block("\n".join(details)) if kind == "solution" else "".join(map(_paragraph, details))
+    body = markup.code_block("\n".join(details)) if kind == "solution" else "".join(map(_paragraph, details))
     head = markup.chip(f"{sign} {word}", colour) + " " + markup.element("span", markup.escape(title, 1000), "font-weight:600;")
-    return View(text, markup.box(markup.element("div", head), below))
+    return View(text, markup.box(markup.element("div", head), body))
 
 
 def _wrapped(line: str, limit: int) -> list[str]:

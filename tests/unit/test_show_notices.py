@@ -46,3 +46,12 @@ def test_a_table_lines_up_and_counts_what_it_leaves_out():
 @pytest.mark.parametrize("header", [("a",), ("a", "b")])
 def test_an_empty_table_says_so(header):
     assert table(header, []).text.endswith("no rows")
+
+
+def test_a_long_line_of_a_solution_may_be_typed_as_it_is_shown():
+    line = "  for directory in $MEMORY/jail $PIDS/jail $FREEZER/jail; do echo $! > $directory/cgroup.procs; done"
+    shown = [part[12:] for part in notice("solution", "Jail", [line]).text.split("\n")[1:]]
+    assert shown == [
+        "  for directory in $MEMORY/jail $PIDS/jail $FREEZER/jail; do echo \\",
+        "      $! > $directory/cgroup.procs; done",
+    ]
