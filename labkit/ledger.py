@@ -11,10 +11,11 @@ import errno
 import fcntl
 import json
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,18 +135,10 @@ def live(of: str | None = None) -> list[Entry]:
 
     What an earlier boot took with it is not live.
     """
-    entries: dict[str, Entry] = {}
-    for record in _records():
-        identifier = record.get("id", "")
-        if record["what"] == "intent":
-            entries.pop(identifier, None)  # written again: it takes its place in the order anew
-            entries[identifier] = Entry(**{name: record[name] for name in Entry.__dataclass_fields__ if name in record})
-        elif record["what"] == "made" and identifier in entries:
-            entries[identifier].identity = record["identity"]
-        elif record["what"] == "gone":
-            entries.pop(identifier, None)
+    with _reading:
+        entries = _read.up_to_now()
     boot = _boot_id()
-    return [entry for entry in entries.values() if of in (None, entry.owner) and (entry.boot == boot or _outlives_boot(entry.kind))]
+    return [entry for entry in entries if of in (None, entry.owner) and (entry.boot == boot or _outlives_boot(entry.kind))]
 
 
 def undo(of: str | None = None) -> list[Entry]:
@@ -265,22 +258,70 @@ def _append_line(descriptor: int, line: bytes) -> None:
             os.close(directory)
 
 
-def _records() -> list[dict[str, Any]]:
-    records = []
-    try:
-        lines = _path().read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _unusable("read", error) from error
-    for line in lines:
+class _Read:
+    """What was read up to the last whole line; the next time only what was appended since is read.
+
+    Another process may have emptied the ledger and written as much again: then other bytes stand before the place where
+    we stopped, since each line has an id of its own.
+    """
+
+    def __init__(self) -> None:
+        self._file: tuple[Path, int, int] | None = None
+        self._offset, self._before = 0, b""
+        self._entries: dict[str, Entry] = {}
+
+    def up_to_now(self) -> list[Entry]:
+        """Return the entries written as there, or to be, each a fresh copy."""
+        path = _path()
         try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # a torn line: its writer died before it made anything
-        if isinstance(record, dict) and "what" in record:
-            records.append(record)
-    return records
+            with path.open("rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if self._file != (path, status.st_dev, status.st_ino):
+                    self._begin((path, status.st_dev, status.st_ino))
+                file.seek(self._offset - len(self._before))
+                data = file.readall()
+                if not data.startswith(self._before):
+                    self._begin(self._file)
+                    file.seek(0)
+                    data = file.readall()
+        except FileNotFoundError:
+            self._begin(None)
+            return []
+        except OSError as error:
+            raise _unusable("read", error) from error
+        whole, end, torn = data.removeprefix(self._before).rpartition(b"\n")
+        for line in whole.split(b"\n"):
+            _apply(line, self._entries)
+        self._offset += len(whole) + len(end)
+        self._before = (self._before + whole + end)[-_KNOWN_AGAIN:]
+        entries = {each.id: replace(each, key=dict(each.key), identity=dict(each.identity)) for each in self._entries.values()}
+        _apply(torn, entries)  # its writer may be about to end it, or be dead: it counts if it can be read
+        return list(entries.values())
+
+    def _begin(self, file: tuple[Path, int, int] | None) -> None:
+        self._file, self._offset, self._before, self._entries = file, 0, b"", {}
+
+
+_KNOWN_AGAIN = 4096  # bytes by which a ledger is known to be the one that was read so far
+_read = _Read()
+_reading = threading.RLock()
+
+
+def _apply(line: bytes, entries: dict[str, Entry]) -> None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return  # a torn line: its writer died before it made anything
+    if not isinstance(record, dict) or "what" not in record:
+        return
+    identifier = record.get("id", "")
+    if record["what"] == "intent":
+        entries.pop(identifier, None)  # written again: it takes its place in the order anew
+        entries[identifier] = Entry(**{name: record[name] for name in Entry.__dataclass_fields__ if name in record})
+    elif record["what"] == "made" and identifier in entries:
+        entries[identifier].identity = record["identity"]
+    elif record["what"] == "gone":
+        entries.pop(identifier, None)
 
 
 def _empty_unless_live(removed: set[str]) -> None:

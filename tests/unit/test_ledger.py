@@ -326,6 +326,43 @@ def killed_at(step, act):
     return os.WIFSIGNALED(status)
 
 
+def test_only_what_was_appended_is_read_again(monkeypatch):
+    first = ledger.intend("thing", name="a")
+    assert [entry.id for entry in ledger.live()] == [first.id]
+    read = []
+    apply = ledger._apply
+    monkeypatch.setattr(ledger, "_apply", lambda line, entries: (read.append(line), apply(line, entries)))
+    ledger.made(first, inode=1)
+    assert [entry.identity for entry in ledger.live()] == [{"inode": 1}]
+    assert [json.loads(line)["what"] for line in read if line] == ["made"]
+
+
+def test_what_a_caller_does_to_an_entry_stays_his_own():
+    ledger.intend("thing", name="a")
+    ledger.live()[0].identity["inode"] = 1
+    assert ledger.live()[0].identity == {}
+
+
+@pytest.mark.parametrize("more", [0, 1, 5])
+def test_a_ledger_that_another_process_emptied_and_wrote_again_is_read_from_its_beginning(more):
+    script = """if 1:
+        from labkit import ledger
+        ledger.undoes("thing")(lambda entry: None)
+        for number in range({}):
+            ledger.intend("thing", name=f"a{{number}}")
+        {}"""
+    run = [sys.executable, "-c"]
+    subprocess.run([*run, script.format(2, "")], check=True)
+    before = {entry.id for entry in ledger.live()}
+    size = ledger_file().stat().st_size
+    subprocess.run([*run, script.format(0, "ledger.undo()")], check=True)
+    subprocess.run([*run, script.format(2 + more, "")], check=True)
+    assert ledger_file().stat().st_size >= size
+    now = ledger.live()
+    assert len(now) == 2 + more
+    assert not before & {entry.id for entry in now}
+
+
 def test_killed_with_9_at_any_line_of_making_nothing_is_left_after_undo(things):
     steps = 0
     while killed_at(steps, lambda: make(things, "a")):
