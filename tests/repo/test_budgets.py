@@ -108,7 +108,7 @@ def test_the_launcher_imports_the_standard_library_only() -> None:
     siblings = {"ending", "execution"}
     assert imported(ROOT / "labkit/kernel/processes/launcher.py") <= sys.stdlib_module_names | siblings | {"labkit"}
     for sibling in siblings:
-        assert imported(ROOT / f"labkit/kernel/{sibling}.py") <= sys.stdlib_module_names
+        assert imported(ROOT / f"labkit/kernel/processes/{sibling}.py") <= sys.stdlib_module_names
 
 
 def test_the_three_labs_are_there() -> None:
