@@ -31,6 +31,12 @@ class LabError(Exception):
             parts.append(f"remedy: {self.remedy}")
         return "; ".join(parts)
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows instead of a traceback: the student needs the cause, not the way through labkit."""
+        lines = [f"{type(self).__name__}: {self.message}"]
+        lines += [f"cause: {self.cause}"] if self.cause else []
+        return lines + ([f"remedy: {self.remedy}"] if self.remedy else [])
+
 
 class SyscallError(LabError, OSError):
     """Keep the errno of a system call that failed, with its arguments as a person would write them.

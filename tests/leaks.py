@@ -108,13 +108,24 @@ def _lines(*argv: str) -> list[str]:
     return [re.sub(r"(valid_lft|preferred_lft|expires) \S+", "", line) for line in lines]
 
 
-def _cgroups() -> Iterator[str]:
+def _hierarchies() -> Iterator[str]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, right = line.split(" - ")
         if right.split()[0] in ("cgroup", "cgroup2"):
-            for directory, children, _ in os.walk(left.split()[4]):
-                children[:] = [name for name in children if not SYSTEMD_CGROUP.search(name)]
-                yield from (path for name in children if not LAB_HOME.search(path := f"{directory}/{name}"))
+            yield left.split()[4]
+
+
+OTHERS = {entry.path for root in _hierarchies() for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("lab")}
+"""Cgroups that were there before the first test: what their owners do below them is their business."""
+
+
+def _cgroups() -> Iterator[str]:
+    for root in _hierarchies():
+        for directory, children, _ in os.walk(root):
+            children[:] = [name for name in children if not SYSTEMD_CGROUP.search(name)]
+            yield from (path for name in children if not LAB_HOME.search(path := f"{directory}/{name}"))
+            if directory == root:
+                children[:] = [name for name in children if f"{root}/{name}" not in OTHERS]
 
 
 def _children() -> Iterator[str]:

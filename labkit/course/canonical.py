@@ -18,6 +18,9 @@ _CONTROLLERS = "(?:unified|freezer|memory|pids|cpu,cpuacct|cpuacct,cpu|cpu|cpuse
 TABLE: tuple[tuple[str, str], ...] = (
     # pictures: the text form beside them says the same and is compared
     (r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "IMAGE"),
+    # a union in user space: unionfs refuses a write with EACCES, mergerfs with EROFS
+    (r"(cannot touch '[^']*': )(?:Permission denied|Read-only file system)", r"\1REFUSED"),
+    (r"\b(?:fuse\.)?(?:unionfs|mergerfs)\b", "UNION"),
     # widths follow from the lengths of numbers that are chance
     (r"[ \t]+", " "),
     # link-layer addresses before times: both are pairs joined by colons

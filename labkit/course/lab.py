@@ -60,7 +60,8 @@ class Lab(Views):
     def predict(self, question: str, answer: object = ...) -> None:
         """Say what will happen before you look; `...` stands for no answer yet."""
         prediction = self.predictions.predict(question, answer)
-        said = f"predicted: {answer}" if prediction.answered else "no prediction yet: write yours in place of ... and run the cell again"
+        invitation = "your turn: write your answer in place of the dots, and run this cell again"
+        said = f"predicted: {answer}" if prediction.answered else invitation
         present(show.notice("prediction", question, [said]))
 
     def observe(self, measured: object) -> None:
@@ -71,9 +72,9 @@ class Lab(Views):
         """
         observation = self.predictions.observe(measured)
         prediction = observation.prediction
-        lines = [f"predicted: {prediction.answer if prediction.answered else '-'}", f"measured:  {measured}"]
-        words = {True: "as predicted", False: "not as predicted: why?", None: "measured without a prediction"}
-        present(show.notice("measured", prediction.question, [*lines, words[observation.right]]))
+        said = f"predicted: {prediction.answer}" if prediction.answered else "predicted: nothing; next time, write your answer first"
+        verdict = {True: ["as predicted"], False: ["not as predicted: why?"], None: []}[observation.right]
+        present(show.notice("measured", prediction.question, [f"measured:  {measured}", said, *verdict]))
 
     def check(self, checkpoint_id: str) -> Verdict:
         """Measure a checkpoint and show the verdict. What is not done is no error.

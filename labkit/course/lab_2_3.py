@@ -24,18 +24,17 @@ CLAIMS = ()
 
 
 def union(lab: Lab) -> Verdict:
-    """Measure that the union shows what was written, while the read-only branch is as it was."""
-    mount = _mounted(lab.directory / "union", "fuse")
-    if mount is None:
+    """Measure that the union shows all five names, and that the new one lies in the writable branch."""
+    if _mounted(lab.directory / "union", "fuse") is None:
         return Verdict(passed=False, measured="no union", cause="nothing is mounted on union")
-    merged, below = sorted(_names(lab.directory / "union")), sorted(_names(lab.directory / "dir2"))
-    measured = f"union shows {' '.join(merged)}; dir2 holds {' '.join(below)}"
-    if below != ["f3", "f4"] or (lab.directory / "dir2/f3").read_text():
+    merged, above, below = (sorted(_names(lab.directory / name)) for name in ("union", "dir1", "dir2"))
+    measured = f"union shows {' '.join(merged)}; dir1 holds {' '.join(above)}; dir2 holds {' '.join(below)}"
+    if below != ["f3", "f4"]:
         return Verdict(passed=False, measured=measured, cause="dir2, the read-only branch, was changed")
-    wrong = [name for name, there in (("new", True), ("f3", True), ("f4", False)) if (name in merged) != there]
-    if wrong or not (lab.directory / "union/f3").read_text():
-        return Verdict(passed=False, measured=measured, cause=f"not as asked: {', '.join(wrong) or 'f3 is empty'}")
-    return Verdict(passed=True, measured=measured)
+    missing = {"f1", "f2", "f3", "f4", "new"} - set(merged)
+    if missing:
+        return Verdict(passed=False, measured=measured, cause=f"the union does not show {' '.join(sorted(missing))}")
+    return Verdict("new" in above, measured, None if "new" in above else "new does not lie in dir1")
 
 
 def copy_up(lab: Lab) -> Verdict:
@@ -124,28 +123,28 @@ mount -t overlay overlay -o lowerdir=$LAB/base,upperdir=$LAB/shop-upper,workdir=
 STOCK = "echo mine > shop/etc/config; rm shop/motd; touch shop/price"
 BRANCHES = "mkdir -p dir1 dir2 union; touch dir1/f1 dir1/f2 dir2/f3 dir2/f4\n"
 UNION = """if command -v unionfs >/dev/null
-then unionfs -o cow $LAB/dir1=RW:$LAB/dir2=RO $LAB/union
-else mergerfs -o category.create=ff,moveonenospc=false $LAB/dir1=RW:$LAB/dir2=RO $LAB/union
+then unionfs -o cow $LAB/dir1=$1:$LAB/dir2=RO $LAB/union
+else mergerfs -o category.create=ff $LAB/dir1=$1:$LAB/dir2=RO $LAB/union
 fi
 """
-CHANGES = "touch union/new; echo more >> union/f3; rm union/f4"
+WRITABLE, READ_ONLY = (UNION.replace("$1", mode) for mode in ("RW", "RO"))
 
 CHECKPOINTS = (
     Checkpoint(
         id="union",
-        task="the union shows new, a longer f3 and no f4, while dir2 is as it was",
+        task="the union of dir1 and dir2 shows new beside f1 to f4; new lies in dir1, and dir2 is as it was",
         measure=union,
         hints=(
-            "one branch must be writable, the other one not, with copy on write",
-            'lab.union([("dir1", "RW"), ("dir2", "RO")], "union").mount()',
+            "one branch must be writable, the other one not",
+            'lab.union([("dir1", "RW"), ("dir2", "RO")], "union")',
         ),
         given=BRANCHES,
-        solution=UNION + CHANGES,
+        solution=WRITABLE + "touch union/new",
         undo="umount $LAB/union",
         near_misses={
-            "no union": "touch dir1/new; echo more > dir1/f3",
-            "the lower branch changed": UNION + "touch union/new; echo more >> dir2/f3; rm dir2/f4",
-            "only a new file": UNION + "touch union/new",
+            "no union": "touch dir1/new; cp dir1/* dir2/* union",
+            "put into the lower branch": WRITABLE + "touch dir2/new",
+            "both branches read-only": READ_ONLY,
         },
     ),
     Checkpoint(

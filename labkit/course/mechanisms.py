@@ -202,26 +202,35 @@ class Mechanisms(Workplace):
         return network.ping(address, netns=netns, count=count)
 
     def overlay(self, lowerdir: Sequence[Place], upperdir: Place, workdir: Place, merged: Place) -> Overlay:
-        """Describe an overlay mount; relative directories lie in the lab's directory. `.mount()` mounts it.
+        """Mount an overlay, or return the one that is mounted so; relative directories lie in the lab's directory.
+
+        Shell: mount -t overlay overlay -o lowerdir=...,upperdir=...,workdir=... MERGED
 
         Args:
-            lowerdir: read-only directories, the topmost first.
-            upperdir: where changes go.
+            lowerdir: the read-only layers, the topmost first.
+            upperdir: the layer that takes what is written.
             workdir: an empty directory beside `upperdir`, for the kernel.
             merged: where it is seen as one.
         """
         self.must_be_open()
-        return Overlay([self.path(one) for one in lowerdir], self.path(upperdir), self.path(workdir), self.path(merged))
+        return Overlay([self.path(one) for one in lowerdir], self.path(upperdir), self.path(workdir), self.path(merged)).mount()
 
     def union(self, branches: Sequence[tuple[Place, str]], merged: Place) -> Union:
-        """Describe a union mount in user space; relative directories lie in the lab's directory. `.mount()` mounts it.
+        """Mount a union in user space, or return the one that is mounted so; the lab's one with other branches is replaced.
+
+        Shell: unionfs -o cow BRANCH=RW:BRANCH=RO MERGED
 
         Args:
-            branches: (directory, "RW" or "RO"), the topmost first.
+            branches: (directory, "RW" or "RO"), the topmost first; relative ones lie in the lab's directory.
             merged: where it is seen as one.
         """
         self.must_be_open()
-        return Union([(self.path(directory), mode) for directory, mode in branches], self.path(merged))
+        wanted = Union([(self.path(directory), mode) for directory, mode in branches], self.path(merged))
+        if wanted.mounted:
+            there = Union.find(self.path(merged))
+            if there.command() != wanted.command():
+                there.unmount()
+        return wanted.mount()
 
     def path(self, name: Place) -> Path:
         """Return a path in the lab's directory; an absolute one stays as it is."""

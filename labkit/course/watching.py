@@ -40,7 +40,7 @@ class Watched:
         """A table: each thing, and what it did."""
         rows = [(name, "printed nothing" if not lines else f"printed, the last line: {lines[-1]}") for name, lines in self.lines.items()]
         rows += [(name, state) for name, state in self.states.items()]
-        return table(("watched", f"in {self.seconds:g} seconds"), rows)
+        return table(("watched", f"in {self.seconds:g} second{'' if self.seconds == 1 else 's'}"), rows)
 
     def __str__(self) -> str:
         return self.view.text

@@ -7,8 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "notebooks"))
+sys.path[:0] = [str(Path(__file__).parents[1] / "notebooks"), str(Path(__file__).parent)]
 
+from canaries import Canary
 from sessions import Session
 
 from labkit.course import course_map
@@ -28,7 +29,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("notebook", "last"), CASES)
-def test_nothing_is_left_after_the_kernel_was_killed(notebook: Path, last: int):
+def test_nothing_is_left_after_the_kernel_was_killed(notebook: Path, last: int, canary: Canary):
     before = snapshot()
     kernel = Session(notebook.parent)
     try:
@@ -39,6 +40,7 @@ def test_nothing_is_left_after_the_kernel_was_killed(notebook: Path, last: int):
         done = subprocess.run([sys.executable, "-m", "labkit", "clean"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert difference(before) == []
+    assert canary.now() == canary.then
 
 
 def difference(before: Snapshot) -> list[Change]:

@@ -201,7 +201,7 @@ def test_an_expected_error_is_one_line(lab: Session):
 
 def test_a_prediction_stands_beside_what_was_measured(lab: Session):
     assert "no prediction is open" in lab.run("lab.observe(2)").error
-    assert "write yours" in lab.ok('lab.predict("How many?", ...)').text
+    assert "write your answer" in lab.ok('lab.predict("How many?", ...)').text
     assert "as predicted" in lab.ok('lab.predict("How many?", 2)\nlab.observe(1 + 1)').text
     assert "not as predicted" in lab.ok('lab.predict("How many?", 3)\nlab.observe(1 + 1)').text
     assert "not as predicted" in lab.ok("lab.observe(2)").text, "a cell run again looks at the same prediction"
