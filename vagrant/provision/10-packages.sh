@@ -8,7 +8,7 @@ lab=(
     cgroup-tools               # lscgroup
     attr                       # getfattr
     iproute2 iputils-ping net-tools nftables
-    fuse3 'unionfs-fuse|fuse-overlayfs' # unionfs-fuse is gone from Debian 13
+    fuse3 'unionfs-fuse|fuse-overlayfs' 'unionfs-fuse|mergerfs' # unionfs-fuse is gone from Debian 13
 )
 tests=(
     bubblewrap chromium crun fuse-overlayfs gcc git libc6-dev make mergerfs shellcheck
