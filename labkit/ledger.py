@@ -92,12 +92,12 @@ def intend(kind: str, **key: str) -> Entry:
 def made(entry: Entry, **identity: object) -> None:
     """Write down how the object that now exists is recognised."""
     entry.identity.update(identity)
-    _append({"what": "made", "id": entry.id, "identity": entry.identity})
+    _append({"what": "made", "id": entry.id, "identity": entry.identity}, sync=_outlives_boot(entry.kind))
 
 
 def gone(entry: Entry) -> None:
     """Write down that the object is there no longer."""
-    _append({"what": "gone", "id": entry.id})
+    _append({"what": "gone", "id": entry.id}, sync=_outlives_boot(entry.kind))
 
 
 @contextmanager
@@ -228,28 +228,30 @@ def _as_record(entry: Entry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in Entry.__dataclass_fields__}
 
 
-def _append(record: dict[str, Any]) -> None:
+def _append(record: dict[str, Any], *, sync: bool = True) -> None:
+    """Append one line; what only a crash of the machine could take back need not be synced where it ends the object too."""
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            _append_line(descriptor, json.dumps(record, sort_keys=True).encode() + b"\n")
+            _append_line(descriptor, json.dumps(record, sort_keys=True).encode() + b"\n", sync)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise _unusable("written", error) from error
 
 
-def _append_line(descriptor: int, line: bytes) -> None:
+def _append_line(descriptor: int, line: bytes, sync: bool) -> None:
     end = os.fstat(descriptor).st_size
     if end and os.pread(descriptor, 1, end - 1) != b"\n":
         line = b"\n" + line  # the writer before us died in the middle of its line
     if os.write(descriptor, line) != len(line):
         os.ftruncate(descriptor, end)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.fsync(descriptor)
+    if sync:
+        os.fsync(descriptor)
     if not end:  # a new file: its name must be on the disk too
         directory = os.open(state(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

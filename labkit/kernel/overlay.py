@@ -105,7 +105,7 @@ class Overlay:
             LabError: what is mounted there is not the lab's.
             SyscallError: EBUSY, with the processes that use it.
         """
-        if mounts.at(os.path.realpath(self.merged)) is not None:
+        if mounts.is_mounted_on(os.path.realpath(self.merged)):
             mounts.unmount(self.merged)
 
     def state(self) -> UnionState:

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -322,3 +323,21 @@ def test_it_is_traced_as_typed(place):
     options = f"lowerdir={place}/app,upperdir={place}/upper,workdir={place}/work"
     assert lines.shell() == f"mount -t overlay -o {options} overlay {place}/merged\numount {place}/merged"
     assert lines.operations[0].calls == (f'mount("overlay", "{place}/merged", "overlay", 0, "{options}")',)
+
+
+def test_mounting_and_unmounting_reads_what_is_mounted_everywhere_twice_at_most(overlay, monkeypatch):
+    overlay.unmount()
+    read, whole = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.name), whole(path))[1])
+    overlay.mount().unmount()
+    assert read.count("mountinfo") == 2
+    assert not overlay.mounted
+
+
+def test_a_directory_is_known_as_a_mount_point_without_reading_what_is_mounted(overlay, place):
+    merged = overlay.merged
+    assert mounts.is_mounted_on(merged)
+    assert mounts.is_mounted_on("/")
+    mounts.bind(place / "app", place / "work")
+    assert mounts.is_mounted_on(place / "work")
+    assert not any(mounts.is_mounted_on(other) for other in (place, place / "upper", merged / "etc"))

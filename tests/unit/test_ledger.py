@@ -326,6 +326,19 @@ def killed_at(step, act):
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.parametrize(("survives", "lines"), [(False, ["intent"]), (True, ["intent", "made", "gone"])])
+def test_what_a_crash_of_the_machine_ends_anyway_is_synced_before_it_is_made_only(things, monkeypatch, survives, lines):
+    ledger.undoes("kept", survives_reboot=survives)(lambda _: None)
+    make(things, "first")  # the name of a new ledger is synced too
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(written()[-1]))
+    with ledger.making("kept", name="a") as entry:
+        assert synced == ["intent"]
+        entry.identity.update(inode=1)
+    ledger.undo_one(entry)
+    assert synced == lines
+
+
 def test_only_what_was_appended_is_read_again(monkeypatch):
     first = ledger.intend("thing", name="a")
     assert [entry.id for entry in ledger.live()] == [first.id]

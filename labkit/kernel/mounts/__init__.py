@@ -28,11 +28,11 @@ from labkit.kernel.mounts.ownership import (
     ours_or_refuse,
     refuse_strangers,
 )
-from labkit.kernel.mounts.table import Holder, at, at_or_below, children, holders, mount_id, mountinfo
+from labkit.kernel.mounts.table import Holder, at, at_or_below, children, holders, is_mounted_on, mount_id, mountinfo
 from labkit.kernel.state import MountState
 
 __all__ = [
-    "Holder", "at", "at_or_below", "bind", "children", "describe", "holders", "is_ours", "mount", "mount_id", "mountinfo",
+    "Holder", "at", "at_or_below", "bind", "children", "describe", "holders", "is_mounted_on", "is_ours", "mount", "mount_id", "mountinfo",
     "must_be_free", "propagation", "remount", "tmpfs", "unmount",
 ]  # fmt: skip
 
@@ -216,7 +216,8 @@ def unmount(target: Location) -> None:
     See: umount2(2)
     """
     where = os.path.realpath(target)
-    top = at(where)
+    everything = mountinfo()
+    top = at(where, among=everything)
     if top is None and (forgotten := entries(where)):
         for entry in forgotten:
             ledger.gone(entry)
@@ -224,10 +225,10 @@ def unmount(target: Location) -> None:
     if top is None:
         call = [f'"{where}"', syscalls.flag_names(syscalls.UMOUNT_NOFOLLOW, "umount2")]
         raise SyscallError("umount2", errno.EINVAL, call, cause=f"nothing is mounted on {where}")
-    ours_or_refuse(where)
+    ours_or_refuse(where, everything)
     known = entry_of(top)
     try:
-        detach(top, known)
+        detach(top, known, among=everything)
     except SyscallError as error:
         if error.errno == errno.EBUSY and (found := holders(top)):
             error.cause = f"in use by {', '.join(map(str, found))}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from labkit import ledger
 from labkit.errors import LabError, SyscallError
 from labkit.kernel import syscalls
-from labkit.kernel.mounts.table import at, at_or_below, children, mountinfo
+from labkit.kernel.mounts.table import at, at_or_below, children, is_mounted_on, mountinfo
 from labkit.kernel.state import MountState
 
 
@@ -60,7 +60,7 @@ def must_be_free(target: str, line: str, alike: Callable[[MountState], bool]) ->
     Raises:
         LabError: something else is mounted there.
     """
-    there = at(target)
+    there = at(target) if is_mounted_on(target) else None
     if there is None:
         return None
     if not is_ours(there):
@@ -71,13 +71,13 @@ def must_be_free(target: str, line: str, alike: Callable[[MountState], bool]) ->
     raise LabError(f"{target} has another mount of the lab: {there.fstype} {there.source}", remedy=f"unmount it first: umount {target}")
 
 
-def ours_or_refuse(target: str) -> MountState:
-    """Return the topmost mount on `target`.
+def ours_or_refuse(target: str, among: Sequence[MountState] | None = None) -> MountState:
+    """Return the topmost mount on `target`; `among` are mounts read already.
 
     Raises:
         LabError: there is none, or it is not the lab's.
     """
-    there = at(target)
+    there = at(target, among=among)
     if there is None:
         raise LabError(f"{target} is not a mount point")
     if not is_ours(there):
@@ -104,22 +104,29 @@ def identify(entry: ledger.Entry, target: str, line: str, *, bind: bool = False)
     Raises:
         LabError: it is not in mountinfo.
     """
-    made = at(target)
+    everything = mountinfo()
+    made = at(target, among=everything)
     if made is None:
         raise LabError(f"{line}: nothing is mounted on {target}")
-    below = [child.id for child in children(made)]
+    below = [child.id for child in children(made, among=everything)]
     entry.identity.update(id=made.id, device=made.device, fstype=made.fstype, line=line, bind=bind, below=below)
     return made
 
 
-def detach(mount: MountState, entry: ledger.Entry | None, flags: int = 0) -> None:
+def detach(mount: MountState, entry: ledger.Entry | None, flags: int = 0, among: Iterable[MountState] | None = None) -> None:
     """Detach one mount, with what came along when it was made; in no other place anything is detached.
+
+    Args:
+        mount: which.
+        entry: the ledger's, if there is one.
+        flags: of umount2(2).
+        among: what is mounted everywhere, if that was just read.
 
     Raises:
         LabError: something else is mounted below it.
         SyscallError: EBUSY.
     """
-    below = children(mount)
+    below = children(mount, among=among)
     for child in below:
         if not _came_along(child, mount, entry):
             raise LabError(f"{describe(child)} is mounted below {mount.mountpoint}", remedy=f"first umount {child.mountpoint}")

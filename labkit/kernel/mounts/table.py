@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,9 +53,21 @@ def mountinfo(pid: int | str = "self", proc: Path = Path("/proc")) -> tuple[Moun
     return tuple(_parse(line) for line in content.split(b"\n") if line)
 
 
-def at(target: str | Path, proc: Path = Path("/proc")) -> MountState | None:
-    """Return the topmost mount on a directory, or None where nothing is mounted on it."""
-    return next((mount for mount in reversed(mountinfo(proc=proc)) if mount.mountpoint == str(target)), None)
+def at(target: str | Path, proc: Path = Path("/proc"), among: Sequence[MountState] | None = None) -> MountState | None:
+    """Return the topmost mount on a directory, or None where nothing is mounted on it; `among` are mounts read already."""
+    everything = mountinfo(proc=proc) if among is None else among
+    return next((mount for mount in reversed(everything) if mount.mountpoint == str(target)), None)
+
+
+def is_mounted_on(target: str | Path) -> bool:
+    """Whether a path leads onto a mount of its own. Costs much less than reading what is mounted everywhere.
+
+    A mount that another one hides, further up, is not seen: the path does not lead to it.
+    """
+    try:
+        return os.path.dirname(target) == str(target) or mount_id(target) != mount_id(os.path.dirname(target) or ".")
+    except OSError:
+        return at(target) is not None
 
 
 def at_or_below(directory: str | Path, proc: Path = Path("/proc")) -> tuple[MountState, ...]:
@@ -64,10 +76,10 @@ def at_or_below(directory: str | Path, proc: Path = Path("/proc")) -> tuple[Moun
     return tuple(mount for mount in mountinfo(proc=proc) if f"{mount.mountpoint}/".startswith(inside))
 
 
-def children(mount: MountState, proc: Path = Path("/proc")) -> tuple[MountState, ...]:
-    """Return the mounts that sit on `mount`, and on those, in the kernel's order."""
+def children(mount: MountState, proc: Path = Path("/proc"), among: Iterable[MountState] | None = None) -> tuple[MountState, ...]:
+    """Return the mounts that sit on `mount`, and on those, in the kernel's order; `among` are mounts read already."""
     ids, found = {mount.id}, []
-    for other in mountinfo(proc=proc):
+    for other in mountinfo(proc=proc) if among is None else among:
         if other.parent in ids and other.id != mount.id:
             ids.add(other.id)
             found.append(other)
