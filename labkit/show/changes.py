@@ -52,8 +52,8 @@ def cell_report(change: Difference, trace: Trace) -> View:
     for label, lines, html in rows:
         if lines:
             text += [pad(label, _MARGIN) + lines[0], *indent(lines[1:], " " * _MARGIN)]
-            cells.append([markup.quiet(label), html])
-    return View(joined(text), markup.box(markup.grid(cells)))
+            cells.append((label, html))
+    return View(joined(text), markup.box(markup.labelled(cells)))
 
 
 def _groups(change: Difference) -> list[tuple[str, str, str, Sequence[Change], int]]:

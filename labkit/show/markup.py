@@ -60,7 +60,7 @@ def code(text: object, limit: int = LONGEST) -> str:
 def code_block(text: str) -> str:
     """Write lines as they are typed; the rest of one that is too long is set in, so that each is seen to begin."""
     lines = [element("div", line, "padding-left:2em;text-indent:-2em;") for line in escape_block(text).split("\n")]
-    return element("div", "".join(lines), MONO + "line-height:1.5;white-space:pre-wrap;overflow-wrap:anywhere;")
+    return element("div", "".join(lines), MONO + "line-height:1.5;white-space:pre-wrap;overflow-wrap:break-word;")
 
 
 def quiet(text: object) -> str:
@@ -96,6 +96,18 @@ def grid(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
         head = element("thead", element("tr", "".join(cells), "background:transparent;"))
     body = "".join(element("tr", "".join(element("td", cell, _CELL) for cell in row), "background:transparent;") for row in rows)
     return element("table", head + element("tbody", body), _TABLE)
+
+
+def labelled(rows: Iterable[tuple[str, str]]) -> str:
+    """Write parts below each other, each with a word at its left.
+
+    The width is that of the page and not of what is inside: in an untrusted notebook `overflow-wrap:anywhere` is dropped, and
+    a long typed line would make a table wider than the page.
+    """
+    style = _CELL + "width:60px;"
+    lines = (element("td", quiet(word), style) + element("td", inner, _CELL) for word, inner in rows)
+    body = "".join(element("tr", line, "background:transparent;") for line in lines)
+    return element("table", element("tbody", body), _TABLE.replace("table-layout:auto;width:auto;", "table-layout:fixed;width:100%;"))
 
 
 def fold(summary: str, inner: str) -> str:
