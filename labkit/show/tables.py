@@ -31,8 +31,14 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, title: 
     lines = [line for part in [title] if part for line in wrap(part)]
     lines += columns(shown, header=[clean(name) for name in header], prose=True)
     lines += [line for remark in remarks for line in wrap(remark)]
-    cells = [[markup.escape(cell) if " " in cell else markup.code(cell) for cell in row] for row in shown]
+    cells = [[markup.code(cell) if _is_code(cell) else markup.escape(cell) for cell in row] for row in shown]
     return View(
         joined(lines),
         markup.box(markup.heading(title), markup.grid(cells, [clean(name) for name in header]), *map(markup.note, remarks)),
     )
+
+
+def _is_code(cell: str) -> bool:
+    """Tell a name or several, such as `cpu.cfs_quota_us cpu.cfs_period_us`, from a sentence."""
+    words = cell.split()
+    return len(words) == 1 or all(any(sign in word[:-1] for sign in "._/$") for word in words)

@@ -266,3 +266,9 @@ def test_names_are_shown_not_obeyed():
         assert evil in view.text
         assert "&lt;script&gt;" in view.html
         assert not re.search(r"\x1b", view.text)
+
+
+def test_names_in_a_table_are_set_as_code_and_sentences_are_not():
+    html = show.table(["v1", "note"], [["cpu.cfs_quota_us cpu.cfs_period_us", "max is a quota of -1"]]).html
+    assert re.search(r"monospace[^>]*>cpu.cfs_quota_us cpu.cfs_period_us<", html)
+    assert re.search(r"<td[^>]*>max is a quota of -1<", html)
