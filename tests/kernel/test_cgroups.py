@@ -601,6 +601,23 @@ def test_a_second_view_of_a_hierarchy_of_our_own_is_mounted_and_unmounted_by_the
     assert not path.exists()
 
 
+def test_a_hierarchy_of_our_own_that_two_labs_work_in_is_unmounted_by_the_last():
+    from labkit.kernel.cgroups.hierarchy import mount_own
+
+    path = mount_own("cgroup2", "cgroup2")
+    try:
+        ledger.own("test-cgroups-other")
+        assert mount_own("cgroup2", "cgroup2") == path
+        assert mount_own("cgroup2", "cgroup2") == path
+        ledger.undo("test-cgroups")
+        assert os.path.ismount(path)
+    finally:
+        ledger.undo("test-cgroups-other")
+        ledger.own("test-cgroups")
+    assert not path.exists()
+    assert ledger.live("test-cgroups-other") == []
+
+
 IN_ANOTHER_MACHINE = """
 import json, os, subprocess
 from labkit import ledger

@@ -171,7 +171,8 @@ def require(controller: str, version: int | None = None) -> tuple[Path, int]:
     here = hierarchies()
     wanted = version or (2 if controller == "" else here.version_of(controller))
     if wanted and (directory := here.directory(controller, wanted)):
-        return directory, wanted
+        found = here.of(directory)
+        return (mount_own("cgroup2", "cgroup2") if found and found.own else directory), wanted
     if controller == "freezer" and version == 1 and "freezer" in here.known:
         return mount_own("cgroup", "freezer"), 1
     if controller in ("", *_CORE) and wanted in (2, None):
@@ -214,9 +215,12 @@ def mount_own(fstype: str, name: str) -> Path:
         SyscallError: EBUSY where the controller is in use in another hierarchy.
     """
     target = ledger.state() / name
-    if os.path.ismount(target):
-        return target
     options = name if fstype == "cgroup" else None
+    if os.path.ismount(target):
+        if not any(entry.kind == "cgroup-mount" and entry.key["path"] == str(target) for entry in ledger.live(ledger.owner())):
+            with ledger.making("cgroup-mount", path=str(target)) as entry:  # another lab mounted it: who is last unmounts it
+                entry.identity.update(device=os.stat(target).st_dev)
+        return target
     with ledger.making("cgroup-mount", path=str(target)) as entry:
         target.mkdir(parents=True, exist_ok=True)
         syscalls.mount(fstype, target, fstype, 0, options)
@@ -230,6 +234,8 @@ def mount_own(fstype: str, name: str) -> Path:
 @ledger.undoes("cgroup-mount")
 def _undo_mount(entry: ledger.Entry) -> None:
     target = Path(entry.key["path"])
+    if any(other.kind == entry.kind and other.key == entry.key and other.owner != entry.owner for other in ledger.live()):
+        return  # another lab is at work in it
     if os.path.ismount(target):
         if entry.identity and os.stat(target).st_dev != entry.identity["device"]:
             raise LabError(f"{target} is mounted over by something that the lab did not mount", remedy=f"umount {target}")
