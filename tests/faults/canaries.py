@@ -27,7 +27,7 @@ class Canary:
         self.process = subprocess.Popen(["sleep", "infinity"])
         (self.cgroup / "cgroup.procs").write_text(str(self.process.pid))
         _ip("netns", "add", NETNS)
-        _ip("link", "add", LINK, "type", "dummy")
+        _ip("link", "add", LINK, "type", "veth", "peer", "name", f"{LINK}-end")
         _ip("address", "add", "203.0.113.1/32", "dev", LINK)
         subprocess.run(["mount", "-t", "tmpfs", "canary", str(folder)], check=True)
         (folder / "file").write_text("sings")

@@ -1,14 +1,16 @@
 """What stands beside the labs while they are killed."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from canaries import Canary
+from jupyter_core.utils import ensure_event_loop
+
+
+@pytest.fixture(scope="session", autouse=True)
+def event_loop_of_the_client() -> None:
+    """Make the loop that jupyter_client keeps for good before the first test counts open files."""
+    ensure_event_loop()
 
 
 @pytest.fixture(scope="module")

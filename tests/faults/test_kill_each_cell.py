@@ -6,9 +6,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "notebooks"), str(Path(__file__).parent)]
-
 from canaries import Canary
 from sessions import Session
 

@@ -1,13 +1,9 @@
 """Kernels for the tests of notebooks."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from jupyter_core.utils import ensure_event_loop
 from sessions import OPEN, Session, session
 
