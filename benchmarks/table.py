@@ -37,8 +37,9 @@ def cells(result: Result) -> Sequence[str]:
     row = result.row
     goals = [f"{row.target:g} of {row.against}"] if row.target is not None else []
     goals += [f"{duration(row.limit_seconds)}"] if row.limit_seconds is not None else []
+    reached = ("yes" if result.reached else "**no**") if goals else "no target"
     beside = "; ".join(f"{name} {duration(result.seconds[name])} (**{result.ratio(name):.2f}**)" for name in others)
-    return row.work, duration(result.seconds["labkit"]), beside or "-", " and ".join(goals) or "-", "yes" if result.reached else "**no**"
+    return row.work, duration(result.seconds["labkit"]), beside or "-", " and ".join(goals) or "-", reached
 
 
 def page(results: Iterable[Result]) -> str:

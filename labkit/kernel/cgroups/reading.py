@@ -109,6 +109,7 @@ class _Group:
 
 
 _groups: dict[str, _Group] = {}
+_met: dict[Hierarchy, Hierarchy] = {}  # each kept once, so that a cgroup knows its own by identity
 _count = 0
 _lock = threading.Lock()
 
@@ -124,7 +125,7 @@ def states(here: Hierarchies | None = None, below: str | None = None, *, procs: 
     here = here or hierarchies()
     with _lock:
         before = dict(_groups)
-        found = [state for hierarchy in here.mounted for state in _read(hierarchy, below, before, procs)]
+        found = [state for each in here.mounted for state in _read(_met.setdefault(each, each), below, before, procs)]
         for directory in before:
             if below is None or not os.path.isdir(directory):
                 _groups.pop(directory).close()
@@ -154,7 +155,7 @@ def _read(hierarchy: Hierarchy, below: str | None, before: dict[str, _Group], pr
 
 def _group(hierarchy: Hierarchy, directory: str, inode: int, given: tuple[str, ...]) -> _Group:
     group = _groups.get(directory)
-    if group is None or group.inode != inode or group.given != given or group.hierarchy != hierarchy:
+    if group is None or group.inode != inode or group.given != given or group.hierarchy is not hierarchy:
         if group:
             group.close()
         group = _groups[directory] = _Group(hierarchy, directory, inode, given)
