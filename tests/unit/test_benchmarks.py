@@ -37,6 +37,10 @@ def test_the_page_shows_each_ratio_and_says_why_a_target_is_missed():
     assert "- slow work: it counts its fingers." in text
 
 
+def test_a_row_without_a_target_says_so():
+    assert table.cells(Result(Row("work", None, ""), {"labkit": 1.0}))[-2:] == ("-", "no target")
+
+
 @pytest.mark.parametrize("source", LIMITS, ids=lambda path: path.stem)
 def test_each_limit_compiles_without_a_warning(source, tmp_path):
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "limit"), str(source)], check=True)
