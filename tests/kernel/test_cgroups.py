@@ -370,6 +370,15 @@ def test_a_controller_of_v2_is_enabled_from_the_root_down_and_switched_off_again
     assert (UNIFIED / "cgroup.subtree_control").read_text().split() == before
 
 
+def test_what_is_made_by_hand_in_the_lab_s_directory_of_a_controller_has_the_controller(v2_controller):
+    before = (UNIFIED / "cgroup.subtree_control").read_text()
+    byhand = cgroups.home(v2_controller) / "byhand"
+    byhand.mkdir()
+    assert v2_controller in (byhand / "cgroup.controllers").read_text().split()
+    ledger.undo("test-cgroups")
+    assert (UNIFIED / "cgroup.subtree_control").read_text() == before
+
+
 def test_a_limit_of_v2_is_set_and_read_under_its_name(v2_controller):
     group = Cgroup.create("mycgroup", v2_controller)
     key = next(key for key in group if key.endswith(".max") and "rsvd" not in key and key.startswith(v2_controller))

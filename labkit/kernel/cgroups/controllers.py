@@ -13,6 +13,7 @@ from pathlib import Path
 from labkit import ledger, trace
 from labkit.errors import SyscallError, UnsupportedError
 from labkit.kernel.cgroups import members
+from labkit.kernel.cgroups.hierarchy import ALIASES
 from labkit.kernel.cgroups.interface import parse
 
 _FILE = "cgroup.subtree_control"
@@ -86,7 +87,8 @@ def _children_with(directory: Path, controller: str) -> list[Path]:
 
 def enable_for_lab(root: Path, home: Path, controllers: Iterable[str]) -> None:
     """Give the lab's cgroups these controllers: from the root of the hierarchy to the lab's home, from there to its children."""
-    wanted = list(controllers)
+    offered = words(root, "cgroup.controllers")
+    wanted = [controller if controller in offered else ALIASES.get(controller, controller) for controller in controllers]
     for controller in wanted:
         key = {"path": str(root), "controller": controller}
         already = controller in words(root, _FILE)

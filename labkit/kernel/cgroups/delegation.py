@@ -15,7 +15,7 @@ from pathlib import Path
 
 from labkit import ledger, trace
 from labkit.errors import LabError, SyscallError
-from labkit.kernel.cgroups import members
+from labkit.kernel.cgroups import controllers, members
 from labkit.kernel.cgroups.hierarchy import hierarchies, require
 
 TRACKERS = "processes"
@@ -58,12 +58,17 @@ def check_name(name: str) -> str:
 def home(controller: str = "", version: int | None = None) -> Path:
     """Return the lab's directory in the hierarchy of `controller` ("" for v2), made if it is not there.
 
+    What is made in it by hand has the controller: in v1 by itself, in v2 because it is enabled here.
+
     Raises:
         UnsupportedError: the machine does not have the controller (in this version).
         LabError: a cgroup of that name is there and is not ours.
     """
-    root, _ = require(controller, version)
-    return home_in(root)
+    root, found = require(controller, version)
+    path = home_in(root)
+    if found == 2 and controller not in ("", "freezer"):
+        controllers.enable_for_lab(root, path, [controller])
+    return path
 
 
 def home_in(root: Path) -> Path:
