@@ -127,7 +127,8 @@ def cgroup_values(_: Path, limits: Path) -> list[Result]:
         files = "".join(f"{each.directory}/{file}\n" for each in cgroups.states() for file in each.values)
         work = f"values of {len(made):,} cgroups ({len(files.splitlines()):,} files, {len(homes)} hierarchies)"
         reason = (
-            "the limit reads files that are open already, and only those; labkit also looks at each directory for new children"
+            "the limit reads files that are open already, and only those; labkit also looks at each directory for new children;"
+            " who is in each is left out here, and takes a snapshot about as long again"
         )
         return [alternate(Row(work, 2.0, "limit", 10, reason=reason), {
             "labkit": timed(lambda: cgroups.states(procs=False)),
