@@ -11,7 +11,7 @@ from labkit.course import course_map, validate
 from labkit.course.render import source_sha256
 
 LABS = course_map.written()
-WIDTH = 88
+WIDTH = 80
 
 
 @pytest.fixture(params=LABS, ids=lambda lab: lab.id)
