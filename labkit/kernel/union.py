@@ -96,15 +96,17 @@ class Union:
             CommandError: the daemon ended without mounting.
         """
         self._check()
-        where, line = os.path.realpath(self.merged), shlex.join(self.command())
+        (program, *words), where = self.command(), os.path.realpath(self.merged)
+        work, line = union_programs.work_directory(program, self.branches), shlex.join([program, *words])
+        line = f"mkdir -p {shlex.quote(str(work))} && {line}" if work else line
         dead = mounts.at(where)
         if dead is not None and mounts.is_ours(dead) and _is_dead(where):
             mounts.unmount(where)
         if mounts.must_be_free(where, line, self._is_served_alike) is not None:
             return self
-        program, *words = self.command()
-        if work := union_programs.work_directory(program, self.branches):
-            trees.make_tree(work)
+        if work:
+            with trace.silent():
+                trees.make_tree(work)
         with ledger.making("mount", target=where) as entry:
             # In the foreground the process that we start is the daemon itself, so we know when it ends and why.
             daemon = processes.start([program, "-f", *words], name="union", cwd="/", shell_line=line)
