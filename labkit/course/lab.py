@@ -72,7 +72,7 @@ class Lab(Views):
         """
         observation = self.predictions.observe(measured)
         prediction = observation.prediction
-        said = f"predicted: {prediction.answer}" if prediction.answered else "predicted: nothing; next time, write your answer first"
+        said = f"predicted: {prediction.answer}" if prediction.answered else "no prediction; next time, write yours first"
         verdict = {True: ["as predicted"], False: ["not as predicted: why?"], None: []}[observation.right]
         present(show.notice("measured", prediction.question, [f"measured:  {measured}", said, *verdict]))
 
