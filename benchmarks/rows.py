@@ -42,7 +42,7 @@ def starting(room: Path, limits: Path) -> list[Result]:
     reason = (
         "beyond the system calls of the limit a cgroup is made in which the process can be ended with all it starts; the request and"
         " its two answers pass between two Python processes, and the fork of the smallest Python costs 0.25 ms more than that of a C"
-        " program (docs/decisions/6-one-message-to-the-launcher.md)"
+        " program (docs/decisions/5-one-message-to-the-launcher.md)"
     )
     row = Row(work, 1.1, "limit", reason=reason)
     return [alternate(row, {
