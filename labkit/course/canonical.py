@@ -20,7 +20,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "IMAGE"),
     # a union in user space: unionfs refuses a write with EACCES, mergerfs with EROFS
     (r"(cannot touch '[^']*': )(?:Permission denied|Read-only file system)", r"\1REFUSED"),
-    (r"\b(?:fuse\.)?(?:unionfs|mergerfs)\b", "UNION"),
+    (r"\b(?:fuse\.)?(?:unionfs|mergerfs|fuse-overlayfs)\b", "UNION"),
     # widths follow from the lengths of numbers that are chance
     (r"[ \t]+", " "),
     # link-layer addresses before times: both are pairs joined by colons
