@@ -11,7 +11,7 @@ lab=(
     fuse3 'unionfs-fuse|fuse-overlayfs' 'unionfs-fuse|mergerfs' # unionfs-fuse is gone from Debian 13
 )
 tests=(
-    bubblewrap chromium crun fuse-overlayfs gcc git libc6-dev make mergerfs shellcheck
+    bubblewrap chromium crun e2fsprogs fuse-overlayfs gcc git libc6-dev make mergerfs shellcheck
 )
 benchmarks=(
     bubblewrap crun gcc libc6-dev systemd # systemd-cgtop is a peer that is measured
