@@ -23,7 +23,7 @@ lab: ## set everything up, start JupyterLab on 127.0.0.1 and print its URL (root
 .PHONY: test
 test: ## set up and run every test (root)
 	$(able)@$(SETUP) test
-	@$(PYTHON) -m pytest
+	@env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS $(PYTHON) -m pytest
 
 .PHONY: bench
 bench: ## measure against the limits and the peers, and write docs/benchmarks.md (root)

@@ -20,7 +20,10 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "IMAGE"),
     # a union in user space: unionfs refuses a write with EACCES, mergerfs with EROFS
     (r"(cannot touch '[^']*': )(?:Permission denied|Read-only file system)", r"\1REFUSED"),
-    (r"\b(?:fuse\.)?(?:unionfs|mergerfs|fuse-overlayfs)\b", "UNION"),
+    # a typed line that is broken because it is long: where, follows from the lengths of paths
+    (r"[ \t]*\\\n[ \t]*", " "),
+    (r"\b(?:fuse\.)?(?:unionfs|fuse-overlayfs|mergerfs)\b", "UNION"),
+    (r"(?:mkdir -p \S+ (?:&&|&amp;&amp;) )?\bUNION (?:-o \S+ )?(?:\S+:\S+ )?(\$LAB/\w+|/\S+/labs/\S+)(?=[\s<]|$)", r"UNION BRANCHES \1"),
     # widths follow from the lengths of numbers that are chance
     (r"[ \t]+", " "),
     # link-layer addresses before times: both are pairs joined by colons
@@ -52,7 +55,13 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
-    (rf"/sys/fs/cgroup/{_CONTROLLERS}/lab-", "/sys/fs/cgroup/lab-"),
+    (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),
+    # where a machine has cgroup v2 alone, the lab mounts the v1 freezer below its state
+    (r"(?:/[\w.+-]+)+/freezer(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),
+    # the same cgroup in the hierarchy of v1 or of v2, and the same limit under its name in v1 or in v2
+    (r"\b(?:cgroup2|freezer|memory|pids|cpu|cpuacct):(?=/lab-)", "cgroup:"),
+    (r"\bmemory\.limit_in_bytes\b", "memory.max"),
+    (r"\bcpu\.cfs_quota_us=(\d+)", r"cpu.max=\1 100000"),
     (r"/tmp/(?!\s)[\w./+-]+", "/tmp/PATH"),  # noqa: S108 - a pattern, no file
     (r"(?m) $", ""),
     (r"[-─━═]{3,}", "---"),

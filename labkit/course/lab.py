@@ -27,7 +27,7 @@ class Lab(Views):
     """
 
     def __init__(self, lab_id: str, module: ModuleType) -> None:
-        super().__init__(lab_id)
+        super().__init__(lab_id, getattr(module, "NEEDS", ()))
         self.module = module
         self.claims = claims.of(module)
         self.record = Progress(lab_id)
@@ -54,7 +54,7 @@ class Lab(Views):
         """Draw the lab's card: title, aims and tasks."""
         aims = [f"- {aim}" for aim in self.module.AIMS]
         tasks = [f"[{checkpoint.id}] {checkpoint.task}" for checkpoint in self.checkpoints.all]
-        where = [f"Shell cells run in {self.directory} ($LAB)."]
+        where = ["Shell cells run in $LAB, a directory of the lab's own."]
         return show.notice("lab", f"Lab {self.id}: {self.module.TITLE}", [*aims, *tasks, *where])
 
     def predict(self, question: str, answer: object = ...) -> None:

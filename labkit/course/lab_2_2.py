@@ -150,7 +150,7 @@ CHECKPOINTS = (
         undo="ip link set br-lab down",
         near_misses={
             "the bridge is down": ROOMS + SWITCH.replace("; ip link set br-lab up", "") + PLUG + ADDRESSES,
-            "a cable from room to room": ROOMS + SWITCH + "ip link add eth0 netns red type veth peer name eth0 netns blue\n"
+            "a cable from room to room": ROOMS + SWITCH + "ip -n red link add eth0 type veth peer name eth0 netns blue\n"
             "ip -n red link set eth0 up; ip -n blue link set eth0 up\n" + ADDRESSES,
             "blue is not plugged in": ROOMS + SWITCH + PLUG + "ip link set blue-br nomaster\n" + ADDRESSES,
             "no addresses": ROOMS + SWITCH + PLUG,

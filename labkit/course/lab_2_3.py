@@ -124,7 +124,7 @@ STOCK = "echo mine > shop/etc/config; rm shop/motd; touch shop/price"
 BRANCHES = "mkdir -p dir1 dir2 union; touch dir1/f1 dir1/f2 dir2/f3 dir2/f4\n"
 UNION = """if command -v unionfs >/dev/null
 then unionfs -o cow $LAB/dir1=$1:$LAB/dir2=RO $LAB/union
-else mergerfs -o category.create=ff $LAB/dir1=$1:$LAB/dir2=RO $LAB/union
+else mergerfs -o category.create=ff,minfreespace=0 $LAB/dir1=$1:$LAB/dir2=RO $LAB/union
 fi
 """
 WRITABLE, READ_ONLY = (UNION.replace("$1", mode) for mode in ("RW", "RO"))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 from labkit.course.terminal import Terminal
 from labkit.errors import CheckFailed, LabError
@@ -49,10 +50,15 @@ class Watched:
         return dict(self.view._repr_mimebundle_())
 
 
-def watch(things: Sequence[Watchable], seconds: float) -> Watched:
-    """Wait, then say what the things did meanwhile.
+_seen: WeakKeyDictionary[Process | Terminal, int] = WeakKeyDictionary()
+"""How much of its output was there when a process or terminal was last watched."""
 
-    An interruption (Ctrl-C) ends the wait; nothing was started for it.
+
+def watch(things: Sequence[Watchable], seconds: float) -> Watched:
+    """Wait, then say what the things did meanwhile; what was watched before, since it was watched last.
+
+    So nothing is missed that a process printed between the cell's earlier lines and this one. An interruption (Ctrl-C) ends
+    the wait; nothing was started for it.
 
     Args:
         things: processes, terminals and cgroups.
@@ -66,9 +72,14 @@ def watch(things: Sequence[Watchable], seconds: float) -> Watched:
             raise LabError(f"{type(thing).__name__} cannot be watched", remedy="give processes, terminals and cgroups")
     groups = [thing for thing in things if isinstance(thing, Cgroup)]
     talking = [thing for thing in things if not isinstance(thing, Cgroup)]
-    begins = {one.name: len(one.output()) for one in talking}
+    begins = [_seen.setdefault(one, len(one.output())) for one in talking]
     _wait(seconds)
-    lines = {one.name: tuple(one.output()[begins[one.name] :].splitlines()) for one in talking}
+    lines = {}
+    for one, begin in zip(talking, begins, strict=True):
+        output = one.output()
+        new = output[begin:] if begin <= len(output) else output  # a terminal forgets what was expected
+        lines[one.name] = tuple(new.splitlines())
+        _seen[one] = len(output)
     states = {group.name: "frozen" if group.frozen else "running" for group in groups}
     return Watched(seconds, MappingProxyType(lines), MappingProxyType(states))
 

@@ -688,10 +688,10 @@ there, back = network.ping("192.168.1.2", one), network.ping("192.168.1.1", two)
 peers = {state.name: link.peer for state in network.states() for link in state.links if link.ifname.startswith("veth")}
 def inside():
     return {os.readlink(f"/proc/self/task/{task}/ns/net") for task in os.listdir("/proc/self/task")}
+one.delete(); two.delete()
 for turn in range(300):
     if len(inside()) > 1:  # a thread that ended is a task for a moment
         await asyncio.sleep(0.01)
-one.delete(); two.delete()
 (bool(there), bool(back), peers, len(inside()))
 """
 

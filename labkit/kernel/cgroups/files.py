@@ -147,16 +147,14 @@ def keys(where: dict[str, Path]) -> tuple[str, ...]:
 
 
 def kill_lines(directories: Iterable[Path]) -> list[str]:
-    """Return how a person ends all that is in these cgroups and below them; nothing for one that is empty."""
+    """Return how a person ends all that is in these cgroups and below them; it does nothing where they are empty."""
     lines = []
     for directory in directories:
-        full = [part for part in members.below(directory) if members.pids(part)]
-        if not full:
-            continue
         if (directory / "cgroup.kill").exists():
             lines.append(f"echo 1 > {directory}/cgroup.kill")
             continue
-        lines.append(f"kill -KILL $(cat {' '.join(f'{part}/cgroup.procs' for part in full)})")
+        files = " ".join(f"{part}/cgroup.procs" for part in members.below(directory))
+        lines.append(f"cat {files} | xargs -r kill -KILL")
         frozen = [part for part in reversed(members.below(directory)) if members.read(part / "freezer.self_freezing") == "1"]
         lines += [f"echo THAWED > {part}/freezer.state" for part in frozen]
     return lines

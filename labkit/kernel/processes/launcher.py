@@ -359,8 +359,9 @@ def _tell(report: socket.socket, message: dict[str, Any], fds: Iterable[int] = (
 
 
 def _main() -> None:
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)  # Python ignores them, and what is ignored stays so through execve
+    for number in signal.valid_signals():  # what is ignored, by Python or by who started the notebook, stays so through execve
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for fd in sys.argv[1:3]:
         os.set_inheritable(int(fd), False)  # noqa: FBT003 - the standard library's way to say it

@@ -71,7 +71,17 @@ def _by_key(snapshot: Snapshot) -> dict[Key, ProcessState]:
 
 def _leaders(processes: dict[Key, ProcessState]) -> set[Key]:
     lab = {each.pid: each for each in processes.values() if noise.is_lab_process(each)}
-    return {(each.pid, each.start) for each in lab.values() if each.ppid not in lab or not _follows(each, lab[each.ppid])}
+    eldest: dict[str, ProcessState] = {}
+    for each in sorted(lab.values(), key=lambda each: (each.start, each.pid)):
+        eldest.setdefault(each.name, each)
+
+    def is_leader(each: ProcessState) -> bool:
+        if each.ppid in lab:
+            return not _follows(each, lab[each.ppid])
+        first = eldest[each.name]  # whose parent is gone follows the first of its name
+        return not each.name or first is each or not _follows(each, first)
+
+    return {(each.pid, each.start) for each in lab.values() if is_leader(each)}
 
 
 def _follows(child: ProcessState, parent: ProcessState) -> bool:
