@@ -235,7 +235,7 @@ class Cgroup:
 
         It waits, at most as long, until they no longer count in pids.current either.
 
-        Shell: echo 1 > cgroup.kill (v2); xargs -r kill -KILL < cgroup.procs (v1)
+        Shell: echo 1 > cgroup.kill (v2); kill -KILL $(cat cgroup.procs) (v1)
         """
         deadline = time.monotonic() + timeout
         self._refuse_own("kill")

@@ -147,14 +147,16 @@ def keys(where: dict[str, Path]) -> tuple[str, ...]:
 
 
 def kill_lines(directories: Iterable[Path]) -> list[str]:
-    """Return how a person ends all that is in these cgroups and below them; it does nothing where they are empty."""
+    """Return how a person ends all that is in these cgroups and below them; nothing for one that is empty."""
     lines = []
     for directory in directories:
+        full = [part for part in members.below(directory) if members.pids(part)]
+        if not full:
+            continue
         if (directory / "cgroup.kill").exists():
             lines.append(f"echo 1 > {directory}/cgroup.kill")
             continue
-        files = " ".join(f"{part}/cgroup.procs" for part in members.below(directory))
-        lines.append(f"cat {files} | xargs -r kill -KILL")
+        lines.append(f"kill -KILL $(cat {' '.join(f'{part}/cgroup.procs' for part in full)})")
         frozen = [part for part in reversed(members.below(directory)) if members.read(part / "freezer.self_freezing") == "1"]
         lines += [f"echo THAWED > {part}/freezer.state" for part in frozen]
     return lines
