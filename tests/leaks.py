@@ -149,7 +149,7 @@ def _open_files() -> Iterator[str]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue
-        if not re.fullmatch(r"/proc/\d+/fd|/sys/fs/cgroup/.*", target):  # cgroup files stay open from one snapshot to the next
+        if not re.fullmatch(r"/proc/\d+/fd|/sys/fs/cgroup(/.*)?", target):  # cgroup files stay open from one snapshot to the next
             yield re.sub(r":\[\d+\]$", "", target)
     if not any(LAUNCHER in argv for _, argv in _children_with_launcher()):
         yield "socket"  # the one that the launcher will need
