@@ -337,3 +337,13 @@ def test_every_table_of_noise_says_why():
     for name in [name for name in vars(noise) if name.isupper()]:
         after = text.split(f"\n{name} = ", 1)[1]
         assert '\n"""' in after.split("\n\n", 1)[0], f"{name} has no line that says why"
+
+
+def test_controllers_that_the_cgroups_above_a_lab_hand_down_are_no_news():
+    def handing_down(path, controllers):
+        return cgroups(("", path, {"cgroup.subtree_control": controllers}))
+
+    for path in ("/", "/user"):
+        assert not diff(handing_down(path, ""), handing_down(path, "memory pids"))
+    change = the_one(diff(handing_down("/lab-2.1/mine", ""), handing_down("/lab-2.1/mine", "memory")))
+    assert (change.attribute, change.after) == ("cgroup.subtree_control", "memory")

@@ -1,7 +1,7 @@
 """Names made printable, cut, wrapped and set in columns."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.show.text import clean, columns, count, cut, fitted, natural, pad, width, wrap
@@ -29,11 +29,13 @@ def test_a_long_name_keeps_both_ends():
     assert cut("日本日本日本", 6) == "日…本"
 
 
+@settings(deadline=None)  # a slow machine is no fault of the text
 @given(st.text(), st.integers(0, 40))
 def test_a_cut_name_is_never_wider_than_its_room(text, room):
     assert width(cut(text, room)) <= room
 
 
+@settings(deadline=None)  # a slow machine is no fault of the text
 @given(st.text(max_size=300), st.integers(8, 60))
 def test_wrapped_lines_fit_and_lose_no_letter(text, room):
     lines = wrap(text, room, hanging="  ")
@@ -41,6 +43,7 @@ def test_wrapped_lines_fit_and_lose_no_letter(text, room):
     assert "".join(lines).replace(" ", "") == clean(text).replace(" ", "")
 
 
+@settings(deadline=None)  # a slow machine is no fault of the text
 @given(st.lists(st.lists(st.text(max_size=60), min_size=3, max_size=3), max_size=6), st.integers(12, 88))
 def test_columns_fit_whatever_is_in_them(rows, room):
     assert all(width(line) <= room for line in columns(rows, room, header=("a", "b", "c")))

@@ -92,7 +92,10 @@ def _cgroup_name(key: tuple[str, str]) -> str:
 
 
 def _shown_values(cgroup: CgroupState) -> dict[str, str]:
-    return {file: value for file, value in cgroup.values.items() if not noise.CGROUP_FILES.search(file)}
+    shown = {file: value for file, value in cgroup.values.items() if not noise.CGROUP_FILES.search(file)}
+    if not noise.LAB_CGROUP.search(cgroup.path):
+        shown.pop(noise.HANDED_DOWN, None)
+    return shown
 
 
 def _describe_cgroup(cgroup: CgroupState) -> str:

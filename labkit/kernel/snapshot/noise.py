@@ -36,6 +36,9 @@ CGROUP_FILES = re.compile(
 )
 """Interface files whose value counts, or follows from another one."""
 
+HANDED_DOWN = "cgroup.subtree_control"
+"""Which controllers a cgroup above the lab's hands down: opening and closing a lab switches them. In its own it is shown."""
+
 CGROUP_DEFAULTS = {
     "cgroup.freeze": "0", "cgroup.max.depth": "max", "cgroup.max.descendants": "max", "cgroup.subtree_control": "", "cgroup.type": "domain",
     "cpu.max": "max 100000", "cpu.weight": "100", "memory.high": "max", "memory.low": "0", "memory.max": "max", "memory.min": "0",
