@@ -1,5 +1,5 @@
 #!/bin/bash
-# Debian packages. `a|b` stands for the first of the two that this release has.
+# Debian packages. `a|b|c` stands for any of them that is installed, else for the first that this release has.
 set -euo pipefail
 
 lab=(
@@ -9,8 +9,22 @@ lab=(
     attr                       # getfattr
     iproute2 iputils-ping net-tools nftables
     fuse3 'unionfs-fuse|fuse-overlayfs' 'unionfs-fuse|mergerfs' # unionfs-fuse is gone from Debian 13
+    # A Docker of docker.com is left alone; Debian 13 has taken the client and buildx out of docker.io.
+    'docker.io|docker-ce' 'docker-cli|docker-ce-cli|docker.io' 'docker-buildx|docker-buildx-plugin|docker.io'
+    'containerd|containerd.io' 'runc|containerd.io' crun
+    podman buildah skopeo containernetworking-plugins netavark aardvark-dns catatonit fuse-overlayfs slirp4netns iptables
+    debootstrap mmdebstrap busybox-static systemd-container apparmor
+    lxc lxc-templates lxd uidmap dnsmasq-base
+    docker-registry apache2-utils openssl   # htpasswd, the accounts of a registry
+    supervisor                              # starts the services where systemd does not run
+    rsync xz-utils zstd curl
+)
+machine=(
+    vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils ovmf
+    e2fsprogs mmdebstrap openssh-client rsync
 )
 tests=(
+    "${machine[@]}"
     bubblewrap chromium crun e2fsprogs fuse-overlayfs gcc git libc6-dev make mergerfs shellcheck
 )
 benchmarks=(
@@ -22,6 +36,7 @@ wanted=("${lab[@]}")
 case $what in
     test) wanted+=("${tests[@]}") ;;
     bench) wanted+=("${benchmarks[@]}") ;;
+    vm) wanted=(bash coreutils ca-certificates python3 python3-venv busybox-static docker-registry skopeo curl "${machine[@]}") ;;
 esac
 
 declare -A installed=()
@@ -36,22 +51,26 @@ known() {
 }
 
 missing() {
-    local package
-    for package in "${wanted[@]}"; do
-        if [ -z "${installed[${package%%|*}]-}${installed[${package#*|}]-}" ]; then
-            echo "$package"
-        fi
+    local packages package
+    for packages in "${wanted[@]}"; do
+        for package in ${packages//|/ }; do
+            if [ -n "${installed[$package]-}" ]; then
+                continue 2
+            fi
+        done
+        echo "$packages"
     done
 }
 
 resolved() {
-    local package
-    for package in "$@"; do
-        if [ "${package%%|*}" != "$package" ] && ! known "${package%%|*}"; then
-            echo "${package#*|}"
-        else
-            echo "${package%%|*}"
-        fi
+    local packages package
+    for packages in "$@"; do
+        for package in ${packages//|/ }; do
+            if known "$package"; then
+                break
+            fi
+        done
+        echo "$package" # where none is known the last one: apt then names it
     done
 }
 
@@ -59,7 +78,8 @@ mapfile -t todo < <(missing)
 
 if [ "${1:-need}" = need ]; then
     if [ "${#todo[@]}" -gt 0 ]; then
-        echo "Debian packages (${#todo[@]}): ${todo[*]:0:4}$([ "${#todo[@]}" -le 4 ] || echo ' ...')"
+        names=("${todo[@]%%|*}")
+        echo "Debian packages (${#todo[@]}): ${names[*]:0:4}$([ "${#todo[@]}" -le 4 ] || echo ' ...')"
     fi
     exit 0
 fi
@@ -72,6 +92,14 @@ install() {
     mapfile -t names < <(resolved "${todo[@]}")
     apt install --no-install-recommends "${names[@]}"
 }
+
+# What is installed here is started by `labkit up` alone: a registry of Debian's would listen on every address.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ] || grep --quiet 'set-up of labkit runs' "$policy"; then # or left by one that was killed
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\n# the set-up of labkit runs\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+fi
 
 dpkg --configure -a                 # an earlier run may have been interrupted
 if ! known python3-venv || ! install; then
