@@ -91,6 +91,42 @@ def clean(lab: str | None) -> None:
 
 
 @cli.command()
+@click.argument("names", metavar="[NAMES]", nargs=-1)
+@click.option("--apart", is_flag=True, help="Take ports and sockets of its own, beside another LABKIT_STATE.")
+def up(names: tuple[str, ...], *, apart: bool) -> None:
+    """Start services, or all; wait until they answer."""
+    _as_root("up")
+    from labkit.host import services
+
+    if apart:
+        services.set_apart()
+    services.up(names, click.echo)
+
+
+@cli.command()
+@click.argument("names", metavar="[NAMES]", nargs=-1)
+def down(names: tuple[str, ...]) -> None:
+    """Stop services that `labkit up` started, or all."""
+    _as_root("down")
+    from labkit.host import services
+
+    services.down(names, click.echo)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(*, as_json: bool) -> None:
+    """Show the services; exit 1 if one that should run does not."""
+    from labkit.host import services
+    from labkit.host.services import report
+
+    found = services.status()
+    click.echo(report.json(found) if as_json else report.text(found))
+    if any(one.state in ("down", "failed") and one.wanted for one in found):
+        sys.exit(1)
+
+
+@cli.command()
 @click.argument("lab", required=False)
 def render(lab: str | None) -> None:
     """Execute the notebook of LAB, or all; store the outputs."""

@@ -44,6 +44,9 @@ class Entry:
     boot: str = ""
 
 
+SERVICES = "services"
+"""The owner of what belongs to no lab but to the machine's services: it stays until the services are taken down."""
+
 Undo = Callable[[Entry], None]
 _undoes: dict[str, tuple[Undo, bool]] = {}
 _owner = ""
@@ -142,7 +145,7 @@ def live(of: str | None = None) -> list[Entry]:
 
 
 def undo(of: str | None = None) -> list[Entry]:
-    """Remove what the ledger names, the latest first; of one lab, or of all.
+    """Remove what the ledger names, the latest first; of one lab, or of all of them: what is the services' stays.
 
     What resists is tried again as long as other things can still be removed: one may have held the other.
 
@@ -154,7 +157,7 @@ def undo(of: str | None = None) -> list[Entry]:
     """
     done: list[Entry] = []
     unwritten: set[str] = set()
-    waiting = list(reversed(live(of)))
+    waiting = [entry for entry in reversed(live(of)) if of or entry.owner != SERVICES]
     errors: list[Exception] = []
     while waiting:
         resisting, errors = _undo_each(waiting, unwritten)

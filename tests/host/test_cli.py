@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READS = "+dac_read_search"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={READS}", f"--ambient-caps={READS}")
 """Another user, who may read a checkout below /root all the same."""
-COMMANDS = ("labs", "doctor", "start", "clean", "render", "validate", "check", "hint", "solution", "progress", "version")
+COMMANDS = tuple("labs doctor start clean up down status render validate check hint solution progress version".split())
 
 
 def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

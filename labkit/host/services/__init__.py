@@ -1,0 +1,9 @@
+"""The services that the labs use: registries, containerd, dockerd, the LXC bridge, LXD; with systemd and without it."""
+
+from __future__ import annotations
+
+from labkit.host.services.lifecycle import Status, down, status, up
+from labkit.host.services.places import Places, environment, places, set_apart
+from labkit.host.services.table import SERVICES, Service
+
+__all__ = ["SERVICES", "Places", "Service", "Status", "down", "environment", "places", "set_apart", "status", "up"]

@@ -1,0 +1,96 @@
+"""What systemd is told of our services: units of our own, and drop-ins beside the distribution's units."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from labkit.errors import LabError
+from labkit.host.services import files
+from labkit.host.services.places import Places
+from labkit.host.services.table import Service
+from labkit.kernel import commands
+
+ETC = Path("/etc/systemd/system")
+_SHIPPED = (Path("/etc/systemd/system"), Path("/lib/systemd/system"))
+_DAEMON = Path("/etc/docker/daemon.json")
+_CONTAINERD = Path("/etc/containerd/config.toml")
+
+
+def path(service: Service) -> Path:
+    """Return our file of a service: the unit where it is ours, else our drop-in."""
+    return ETC / service.unit if service.unit.startswith("labkit-") else ETC / f"{service.unit}.d" / "50-labkit.conf"
+
+
+def sockets(service: Service) -> tuple[str, ...]:
+    """Return the socket units that would start the service again when somebody connects."""
+    return (service.unit.replace(".service", ".socket"),) if service.name in ("docker", "lxd") else ()
+
+
+def install(service: Service, places: Places) -> bool:
+    """Write our file of a service; tell whether it changed.
+
+    Raises:
+        LabError: a file that is not ours is in the way, or the distribution's unit is not there.
+    """
+    target = path(service)
+    if not files.is_ours(target):
+        raise LabError(f"{target} is not labkit's, and stays as it is", remedy="move it away")
+    return files.write(target, text(service, places))
+
+
+def text(service: Service, places: Places) -> str:
+    """Return our file of a service."""
+    mark = f"Environment=LABKIT_SERVICE={service.name} LABKIT_SERVICES_OF={places.state}\n"
+    if service.unit.startswith("labkit-"):
+        return (
+            f"{files.MARK}\n[Unit]\nDescription=labkit: {service.title}\nAfter=network.target\n\n"
+            f"[Service]\nUser=docker-registry\nNoNewPrivileges=yes\n{mark}"
+            f"ExecStart=/usr/bin/docker-registry serve {places.configuration / f'{service.name}.yml'}\n"
+            "Restart=always\nRestartSec=1\n\n[Install]\nWantedBy=multi-user.target\n"
+        )
+    return f"{files.MARK}\n[Service]\n{mark}{_start(service, places)}"
+
+
+def _start(service: Service, places: Places) -> str:
+    """Return the lines that start the distribution's service with our configuration, where a person has not set another."""
+    if service.name == "docker" and not docker_mirrors():
+        more = f" --registry-mirror=http://{places.registry_address}"
+    elif service.name == "containerd" and is_shipped(_CONTAINERD):
+        more = f" --config {places.configuration / 'containerd.toml'}"
+    else:
+        return ""
+    return f"ExecStart=\nExecStart={_shipped_start(service)}{more}\n"
+
+
+def docker_mirrors() -> list[str]:
+    """Return the mirrors that a person has set for docker; they are theirs to change."""
+    try:
+        found = json.loads(_DAEMON.read_text()).get("registry-mirrors", [])
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [str(mirror) for mirror in found] if isinstance(found, list) else []
+
+
+def is_shipped(file: Path) -> bool:
+    """Tell whether a configuration file is as its package has it, or not there: then nobody wrote into it."""
+    try:
+        digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    except FileNotFoundError:
+        return True
+    try:
+        listed = commands.run(["dpkg-query", "--show", "--showformat", "${Conffiles}\n", "containerd*"], timeout=20).stdout
+    except LabError:
+        return False
+    return f"{file} {digest}" in listed
+
+
+def _shipped_start(service: Service) -> str:
+    for directory in _SHIPPED:
+        unit = directory / service.unit
+        found = re.search(r"^ExecStart=(.+)$", unit.read_text(), re.MULTILINE) if unit.exists() else None
+        if found:
+            return found[1]
+    raise LabError(f"there is no unit {service.unit}", remedy="make lab")
