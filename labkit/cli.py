@@ -186,6 +186,29 @@ def progress(lab: str) -> None:
 
 
 @cli.command()
+@click.argument("target", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON (docs/xray.schema.json).")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the picture into this file.")
+def xray(target: tuple[str, ...], *, as_json: bool, html: Path | None) -> None:
+    """Look through containers of any runtime, by NAME or PID."""
+    from labkit import show
+    from labkit.course import targets
+    from labkit.kernel.xray import Machine, xrays
+
+    machine = Machine()
+    if not target:
+        click.echo(targets.listed(machine))
+        return
+    found = xrays([targets.target(word, {}, machine) for word in target], machine=machine)
+    if html:
+        html.write_text(show.xray_page(found), encoding="utf-8")
+    if as_json:
+        click.echo(show.to_json(found))
+    elif html is None:
+        click.echo(show.xray_views(found))
+
+
+@cli.command()
 def version() -> None:
     """Print the version."""
     click.echo(f"labkit {__version__}")

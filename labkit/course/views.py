@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from labkit import show
 from labkit.course import pictures
 from labkit.course.mechanisms import Mechanisms
+from labkit.course.targets import Target, target
 from labkit.errors import LabError
-from labkit.kernel import cgroups, namespaces, network
+from labkit.kernel import cgroups, namespaces, network, xray
 from labkit.kernel.overlay import Overlay
 from labkit.kernel.processes.process import Process
 from labkit.kernel.snapshot import noise
@@ -106,6 +107,22 @@ class Views(Mechanisms):
             if one.path == path:
                 return self.short(state.branches[one.layers[0]][1]).removeprefix("$LAB/")
         raise LabError(f"no branch of {self.short(state.merged)} has {path}")
+
+    def xray(self, *things: Target, only: Sequence[str] = ()) -> View:
+        """Look through one container, or set several side by side: everything that confines it, from the kernel alone.
+
+        Shell: labkit xray THING
+
+        Args:
+            things: a process of the lab or its name, a pid, the name or id of a container of any runtime.
+            only: parts of one X-ray: namespaces cgroups root mounts network users security processes traces.
+
+        Raises:
+            LabError: nothing is called so, or it ended while it was read.
+        """
+        machine = xray.Machine()
+        wanted = [target(thing, self.started, machine) for thing in things]
+        return show.xray_views(xray.xrays(wanted, machine=machine), only)
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> View:
         """Tabulate values that a cell has read."""

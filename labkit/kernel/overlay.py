@@ -14,7 +14,7 @@ from pathlib import Path
 from labkit.errors import LabError, SyscallError, UnsupportedError
 from labkit.kernel import branches, mounts, syscalls
 from labkit.kernel.branches import is_opaque, is_whiteout
-from labkit.kernel.state import UnionState
+from labkit.kernel.state import MountState, UnionState
 
 __all__ = ["Overlay", "is_opaque", "is_whiteout"]
 
@@ -51,9 +51,8 @@ class Overlay:
         mount = mounts.at(os.path.realpath(merged))
         if mount is None or mount.fstype != "overlay":
             raise LabError(f"no overlay is mounted on {merged}")
-        options = dict(option.partition("=")[::2] for option in mount.super_options if not option.startswith("lowerdir+="))
-        lower = _split(options.get("lowerdir", "")) + [word[10:] for word in mount.super_options if word.startswith("lowerdir+=")]
-        return cls(lower, options.get("upperdir"), options.get("workdir"), mount.mountpoint)
+        lower, upper, work = layers(mount)
+        return cls(lower, upper or None, work or None, mount.mountpoint)
 
     @property
     def mounted(self) -> bool:
@@ -193,6 +192,13 @@ def _check_directory(role: str, place: Path) -> None:
     bad = next((words for letter, words in _FORBIDDEN.items() if letter in str(place)), None)
     if role != "merged" and bad:
         raise LabError(f"overlay: {role} {str(place)!r} has {bad} in its name, which mount options cannot carry", remedy="rename it")
+
+
+def layers(mount: MountState) -> tuple[list[str], str, str]:
+    """Return lowerdir (the topmost first), upperdir and workdir of an overlay, as it was mounted; "" for what it has not."""
+    options = dict(option.partition("=")[::2] for option in mount.super_options if not option.startswith("lowerdir+="))
+    lower = _split(options.get("lowerdir", "")) + [word[10:] for word in mount.super_options if word.startswith("lowerdir+=")]
+    return lower, options.get("upperdir", ""), options.get("workdir", "")
 
 
 def _split(lowerdir: str) -> list[str]:

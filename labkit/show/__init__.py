@@ -9,6 +9,8 @@ from labkit.show.processes import process_table
 from labkit.show.tables import table
 from labkit.show.union import union_stack
 from labkit.show.view import View, stack
+from labkit.show.xray import xray_page, xray_table, xray_view, xray_views
+from labkit.show.xray_json import to_json
 
 __all__ = [
     "View",
@@ -22,5 +24,10 @@ __all__ = [
     "process_table",
     "stack",
     "table",
+    "to_json",
     "union_stack",
+    "xray_page",
+    "xray_table",
+    "xray_view",
+    "xray_views",
 ]

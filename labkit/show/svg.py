@@ -57,6 +57,23 @@ class Canvas:
         way = f"M{start[0]:g} {start[1]:g} C{bend[0]:g} {start[1]:g} {bend[1]:g} {end[1]:g} {end[0]:g} {end[1]:g}"
         self._path(way, dashed=dashed, accent=True)
 
+    def cell(self, at: Point, size: Point, full: float) -> None:
+        """Draw a small box that is filled from below: 1.0 full, 0.0 empty."""
+        (x, y), (wide, high) = at, size
+        place = f'x="{x:g}" y="{y:g}" width="{wide:g}" height="{high:g}"'
+        self._parts.append(f'<rect {place} fill="{PAPER}" stroke="{EDGE}" stroke-width="0.8"/>')
+        if full:
+            place = f'x="{x:g}" y="{y + high * (1 - full):g}" width="{wide:g}" height="{high * full:g}"'
+            self._parts.append(f'<rect {place} fill="{ACCENT}"/>')
+
+    def bar(self, at: Point, wide: float, full: float) -> None:
+        """Draw how much of something is used: 1.0 all of it."""
+        x, y = at
+        place = f'x="{x:g}" y="{y:g}" height="6" rx="3"'
+        self._parts.append(f'<rect {place} width="{wide:g}" fill="{SHADE}" stroke="{EDGE}" stroke-width="0.8"/>')
+        if full:
+            self._parts.append(f'<rect {place} width="{max(wide * full, 3):g}" fill="{ACCENT}"/>')
+
     def lamp(self, at: Point, state: str) -> None:
         """Draw a state by its shape: "up" a full circle, "down" an empty one, anything else a half."""
         x, y = at

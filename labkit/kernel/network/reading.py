@@ -44,7 +44,12 @@ _lasting: set[tuple[int, int]] = set()
 
 
 def states(
-    namespaces: Iterable[NamespaceState] | None = None, *, proc: Path = Path("/proc"), run: Path = Path(NETNS_RUN), rules: bool = True
+    namespaces: Iterable[NamespaceState] | None = None,
+    *,
+    proc: Path = Path("/proc"),
+    run: Path = Path(NETNS_RUN),
+    rules: bool = True,
+    patience: float = _SETTLE_SECONDS,
 ) -> tuple[NetworkState, ...]:
     """Read every network namespace that has a name or a process: the host's first, then by name.
 
@@ -57,11 +62,12 @@ def states(
         proc: where the processes are looked for.
         run: where the names are.
         rules: read the nft rules, too.
+        patience: seconds for which the other end of a veth is awaited.
 
     Returns:
         One record a namespace; one that went meanwhile is left out.
     """
-    deadline = time.monotonic() + _SETTLE_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         networks = _read_all(_places(namespaces, proc, run), rules=rules)
         peers = _peers(networks)
@@ -69,7 +75,7 @@ def states(
         if not dying or time.monotonic() > deadline:
             break
         time.sleep(0.01)  # the kernel takes namespaces down in a work queue and tells nobody
-    _lasting.update(dying)
+    _lasting.update(dying if patience else ())
     return tuple(_state(network, peers) for network in networks)
 
 
