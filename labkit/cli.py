@@ -6,8 +6,9 @@ import difflib
 import os
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -18,14 +19,22 @@ if TYPE_CHECKING:
     from labkit.course.course_map import CourseLab
     from labkit.course.lab import Lab
 
+_GROUPS = {"images": "labkit.images.command"}
+"""Each group of commands with the module that has it."""
+
 
 class _Doors(click.Group):
-    """A group that says which command was meant."""
+    """A group that says which command was meant, and loads the groups of the rooms when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_GROUPS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _GROUPS:
+            return cast(click.Command, getattr(import_module(_GROUPS[cmd_name]), cmd_name))
         command = super().get_command(ctx, cmd_name)
         if command is None:
-            near = difflib.get_close_matches(cmd_name, self.commands, n=1)
+            near = difflib.get_close_matches(cmd_name, self.list_commands(ctx), n=1)
             meant = f"did you mean {near[0]}?" if near else "`labkit --help` lists them"
             raise click.UsageError(f"there is no command {cmd_name!r}; {meant}")
         return command
@@ -263,8 +272,6 @@ def _notebooks(lab: str | None) -> list[Path]:
 
 
 def _needs(lab: str) -> tuple[str, ...]:
-    from importlib import import_module
-
     name = f"labkit.course.lab_{_find(lab).id.replace('.', '_')}"
     try:
         module: Any = import_module(name)

@@ -16,6 +16,7 @@ PACKAGES = {
     "bwrap": "bubblewrap",
     "cgexec": "cgroup-tools",
     "crun": "crun",
+    "docker-registry": "docker-registry",
     "fuse-overlayfs": "fuse-overlayfs",
     "fusermount": "fuse3",
     "fusermount3": "fuse3",

@@ -1,0 +1,79 @@
+"""A registry that runs while it is needed: to seed a storage directory when no service uses it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from labkit.errors import LabError
+from labkit.images.registry import Registry, UnreachableError
+from labkit.kernel import commands
+
+_PATIENCE = 20.0
+"""Seconds in which a registry that was started has to answer."""
+
+
+@contextmanager
+def serving(storage: Path) -> Iterator[Registry]:
+    """Run Debian's registry over a storage directory, on a free port of 127.0.0.1, as long as the block lasts.
+
+    It ends with this process, however this ends.
+
+    Shell:
+        docker-registry serve config.yml
+
+    Raises:
+        UnsupportedError: docker-registry is not installed.
+        LabError: it does not start.
+    """
+    storage.mkdir(parents=True, exist_ok=True)
+    if shutil.which("docker-registry") is None:
+        raise commands.missing("docker-registry")
+    with TemporaryDirectory(prefix="labkit-registry-") as directory:
+        config = Path(directory, "config.yml")
+        port = _free_port()
+        config.write_text(json.dumps(_configuration(storage, port)))  # JSON is YAML, too
+        process = commands.child(["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", str(config)], keep=())
+        try:
+            registry = Registry(f"127.0.0.1:{port}")
+            _wait(registry, process.poll)
+            yield registry
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _configuration(storage: Path, port: int) -> dict[str, object]:
+    return {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(registry: Registry, ended: Callable[[], int | None]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            registry.ping()
+        except UnreachableError as error:
+            if (status := ended()) is not None:
+                raise LabError(f"docker-registry did not start: exit status {status}", cause=error.cause) from error
+            if time.monotonic() > deadline:
+                raise LabError(f"docker-registry did not answer within {_PATIENCE:g} s", cause=error.cause) from error
+            time.sleep(0.05)
+        else:
+            return
