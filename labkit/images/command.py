@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from labkit.errors import LabError
+from labkit.host.services import places
 from labkit.images.registry import Registry
 from labkit.images.seed import ABSENT, Seeded, listed
 from labkit.images.seed import seed as seeded
 from labkit.images.serving import serving
 
-DEFAULT = "127.0.0.1:5000"
-_registry = click.option("--registry", metavar="HOST:PORT", help=f"The registry, {DEFAULT} if not given.")
+_registry = click.option("--registry", metavar="HOST:PORT", help="The registry; the lab's own if not given.")
 _storage = click.option(
     "--storage", type=click.Path(file_okay=False, path_type=Path), help="A storage directory that no registry serves now."
 )
@@ -54,7 +54,7 @@ def seed(names: tuple[str, ...], registry: str | None, storage: Path | None, ups
 @contextmanager
 def _opened(registry: str | None, storage: Path | None) -> Iterator[Registry]:
     if storage is None:
-        yield Registry(registry or DEFAULT)
+        yield Registry(registry or places().registry_address)
         return
     if registry is not None:
         raise LabError("--registry and --storage name two places", remedy="give one of them")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import socket
 import time
@@ -15,6 +17,7 @@ from labkit.errors import LabError
 from labkit.images.registry import Registry, UnreachableError
 from labkit.kernel import commands
 
+_USER = "docker-registry"
 _PATIENCE = 20.0
 """Seconds in which a registry that was started has to answer."""
 
@@ -23,7 +26,8 @@ _PATIENCE = 20.0
 def serving(storage: Path) -> Iterator[Registry]:
     """Run Debian's registry over a storage directory, on a free port of 127.0.0.1, as long as the block lasts.
 
-    It ends with this process, however this ends.
+    It ends with this process, however this ends. What it wrote then belongs to the owner of the directory; a new directory
+    belongs to the user as whom the registries of this machine run.
 
     Shell:
         docker-registry serve config.yml
@@ -32,9 +36,12 @@ def serving(storage: Path) -> Iterator[Registry]:
         UnsupportedError: docker-registry is not installed.
         LabError: it does not start.
     """
-    storage.mkdir(parents=True, exist_ok=True)
     if shutil.which("docker-registry") is None:
         raise commands.missing("docker-registry")
+    if not storage.exists():
+        storage.mkdir(parents=True)
+        with contextlib.suppress(LookupError):
+            shutil.chown(storage, _USER, _USER)
     with TemporaryDirectory(prefix="labkit-registry-") as directory:
         config = Path(directory, "config.yml")
         port = _free_port()
@@ -47,6 +54,15 @@ def serving(storage: Path) -> Iterator[Registry]:
         finally:
             process.terminate()
             process.wait()
+            _hand_over(storage)
+
+
+def _hand_over(storage: Path) -> None:
+    owner = storage.stat()
+    for directory, names, files in os.walk(storage):
+        for name in (*names, *files):
+            with contextlib.suppress(FileNotFoundError):  # a registry that serves it meanwhile may remove an upload
+                os.chown(os.path.join(directory, name), owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _configuration(storage: Path, port: int) -> dict[str, object]:
