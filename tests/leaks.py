@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from labkit import kernel, ledger
+from labkit import kernel, ledger, runtimes
 
-ROOMS = ("kernel", "notebooks", "faults")
+ROOMS = ("kernel", "runtimes", "notebooks", "faults")
 """The rooms whose tests are watched; a test from outside tests/ is watched too."""
 
 PATIENCE = 3.0
@@ -85,6 +85,7 @@ def _clean() -> list[str]:
     for module in pkgutil.iter_modules(kernel.__path__):
         if module.name != "launcher":  # the program of a child, not a module
             importlib.import_module(f"labkit.kernel.{module.name}")
+    runtimes.load()
     try:
         ledger.undo()
     except ExceptionGroup as group:

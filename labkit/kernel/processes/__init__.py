@@ -37,6 +37,7 @@ def start(
     enter: Mapping[str, object] | None = None,
     cgroups: Iterable[object] = (),
     root: str | os.PathLike[str] | None = None,
+    chroot: str | os.PathLike[str] | None = None,
     mount_proc: bool = False,
     binds: Iterable[tuple[str | os.PathLike[str], str]] = (),
     propagation: str = "private",
@@ -66,6 +67,7 @@ def start(
         enter: kind to what to enter: a file such as /run/netns/namespace1, a pid, or an object with `path` or `pid`.
         cgroups: cgroups (objects with `directories`, or directories) that it joins before it runs.
         root: directory to become its root, by pivot_root(2); needs a new mount namespace.
+        chroot: directory that it takes for its root, by chroot(2): root inside can leave it.
         mount_proc: give it a fresh /proc of its PID namespace; needs a new mount namespace.
         binds: (source, target) of bind mounts in its new mount namespace, target as it sees it.
         propagation: of its new mount namespace: private, slave, shared or unchanged.
@@ -99,6 +101,7 @@ def start(
         enter_words={kind: word for kind, (_, word) in entered.items()},
         cgroups=tuple(directory for cgroup in cgroups for directory in _directories(cgroup)),
         root=root_path,
+        chroot=os.path.realpath(chroot) if chroot is not None else None,
         mount_proc=mount_proc,
         binds=tuple((os.path.realpath(source), target) for source, target in binds),
         propagation=propagation,
@@ -107,7 +110,7 @@ def start(
         hostname=hostname,
         boottime=boottime,
         monotonic=monotonic,
-        cwd=_cwd(cwd, moved=root is not None or "mount" in entered),
+        cwd=_cwd(cwd, moved=root is not None or chroot is not None or "mount" in entered),
         env=dict(os.environ if env is None else env),
         rlimits=_rlimits(rlimits or {}),
         tty=tty,

@@ -42,7 +42,7 @@ _CLONE_PIDFD, _CLONE_INTO_CGROUP, _CLONE_NEWPID = 0x1000, 0x200000000, 0x2000000
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MNT_DETACH, _SYS_CLONE3, _MSG_CMSG_CLOEXEC = 2, 435, 0x40000000
 _CALLS = (
-    "chdir dup2 execve ioctl mount pivot_root poll prctl read setgroups sethostname setns setresgid setresuid setsid umount2 unshare"
+    "chdir chroot dup2 execve ioctl mount pivot_root poll prctl read setgroups sethostname setns setresgid setresuid setsid umount2 unshare"
 ).split()
 LONGEST = 1 << 15  # bytes of a request that still travels as the message itself; a longer one in a memory file
 _SOON = 250  # milliseconds after which a child that has not come to its program is announced all the same
@@ -259,6 +259,8 @@ def _steps(request: dict[str, Any], fds: list[int], go: int, *, waits: bool) -> 
     if request["root"] is not None:  # the old root is stacked on the new one, then taken off
         steps += [_named("chdir", request["root"]), _named("pivot_root", ".", ".")]
         steps += [Step("umount2", (b".", _MNT_DETACH), [".", "MNT_DETACH"]), _named("chdir", "/")]
+    if request["chroot"] is not None:
+        steps += [_named("chroot", request["chroot"]), _named("chdir", "/")]
     if request["hostname"] is not None:
         name = os.fsencode(request["hostname"])
         steps.append(Step("sethostname", (name, len(name)), [request["hostname"]]))

@@ -38,6 +38,7 @@ class Plan:
         enter_words: kind to that file as it is typed (`/proc/$clock/ns/net`).
         cgroups: directories of the cgroups that it joins before it runs.
         root: the directory that becomes its root by pivot_root, or None.
+        chroot: the directory that it takes for its root by chroot, or None.
         mount_proc: whether it gets a fresh /proc.
         binds: (source, target) of bind mounts, target as the process sees it.
         propagation: of its new mount namespace: a word of PROPAGATIONS.
@@ -59,6 +60,7 @@ class Plan:
     enter_words: Mapping[str, str] = field(default_factory=dict)
     cgroups: tuple[str, ...] = ()
     root: str | None = None
+    chroot: str | None = None
     mount_proc: bool = False
     binds: tuple[tuple[str, str], ...] = ()
     propagation: str = "private"
@@ -100,8 +102,11 @@ class Plan:
             raise LabError("a new pid namespace cannot be made while a user namespace is entered", remedy="start unshare(1) in there")
         if self.propagation not in PROPAGATIONS:
             raise LabError(f"no propagation is called {self.propagation!r}", remedy=f"one of {', '.join(PROPAGATIONS)}")
-        if self.root is not None and not Path(self.root).is_dir():
-            raise LabError(f"root {self.root} is not a directory")
+        if self.root is not None and self.chroot is not None:
+            raise LabError("root and chroot are two ways to the same end", remedy="choose pivot_root (root) or chroot")
+        for directory in filter(None, (self.root, self.chroot)):
+            if not Path(directory).is_dir():
+                raise LabError(f"root {directory} is not a directory")
         for name, path in self.enter.items():
             if not Path(path).exists():
                 raise LabError(f"there is no {name} namespace at {path}")
@@ -121,6 +126,7 @@ class Plan:
             "become_root": self._becomes_root(),
             "mounts": self.mounts(),
             "root": self.root,
+            "chroot": self.chroot,
             "hostname": self.hostname,
             "time_offsets": self._time_offsets(),
             "rlimits": [list(limit) for limit in self.rlimits],
@@ -151,6 +157,7 @@ class Plan:
         calls += [f"unshare({syscalls.flag_names(late, 'CLONE_NEW')})"] if late else []
         calls += [f"mount({', '.join(syscalls.describe_mount(*mount))})" for mount in self.mounts()]
         calls += [f'chdir("{self.root}")', 'pivot_root(".", ".")', 'umount2(".", MNT_DETACH)'] if self.root else []
+        calls += [f'chroot("{self.chroot}")', 'chdir("/")'] if self.chroot else []
         calls += [f'sethostname("{self.hostname}")'] if self.hostname is not None else []
         calls += ["setresgid(0, 0, 0)", "setresuid(0, 0, 0)"] if self._becomes_root() else []
         return (*calls, f'execve("{self.argv[0]}")')
@@ -196,10 +203,11 @@ class Plan:
             steps.append(f"mount -t proc proc {shlex.quote(prefix + '/proc')}")
         if self.hostname is not None:
             steps.append(f"hostname {shlex.quote(self.hostname)}")
+        changed = self.root or self.chroot
+        chroot = ["chroot", changed] if changed is not None else []
         if not steps:
-            return list(self.argv)
-        script = self.argv[2] if self.argv[:2] == ("bash", "-c") and len(self.argv) == 3 and self.root is None else ""
-        chroot = ["chroot", self.root] if self.root is not None else []
+            return [*chroot, *self.argv]
+        script = self.argv[2] if self.argv[:2] == ("bash", "-c") and len(self.argv) == 3 and changed is None else ""
         return ["bash", "-c", "; ".join([*steps, script or f"exec {shlex.join([*chroot, *self.argv])}"])]
 
     def _unshare(self) -> list[str]:
