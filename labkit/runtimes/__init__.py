@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from labkit.errors import LabError
-from labkit.runtimes.container import Container, IdMap, Runtime, State, running
+from labkit.host.account import IdMap
+from labkit.runtimes.container import Container, Runtime, State, running
 
 __all__ = ["ALL", "Container", "IdMap", "Runtime", "State", "containers", "find", "load", "locate", "pid"]
 

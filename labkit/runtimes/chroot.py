@@ -11,13 +11,14 @@ from pathlib import Path
 
 from labkit import ledger
 from labkit.errors import LabError
+from labkit.host.account import IdMap
 from labkit.kernel import processes, rooted
 from labkit.kernel.cgroups import subtree
 from labkit.kernel.cgroups.delegation import TRACKERS
 from labkit.kernel.commands import Completed, run
 from labkit.kernel.processes import ending
 from labkit.runtimes import ours
-from labkit.runtimes.container import Container, IdMap, pick, running
+from labkit.runtimes.container import Container, pick, running
 
 _KIND = "chroot container"
 

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from labkit.errors import LabError
+from labkit.host.account import IdMap
 from labkit.kernel.commands import Completed
 
 State = Literal["creating", "created", "running", "paused", "stopped"]
 """See: OCI runtime specification, "State"; "paused" is what runtimes with a freezer add."""
-
-IdMap = tuple[tuple[int, int, int], ...]
-"""Lines of uid_map and gid_map: (first id inside, first id outside, how many); empty where ids are the host's."""
 
 
 @dataclass(frozen=True)

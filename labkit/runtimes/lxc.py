@@ -14,12 +14,15 @@ from pathlib import Path
 
 from labkit import ledger
 from labkit.errors import CommandError, LabError, UnsupportedError
+from labkit.host import account
+from labkit.host.account import IdMap
 from labkit.kernel import commands, processes, rooted, trees
 from labkit.kernel.cgroups import members, subtree
+from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.commands import Completed, run
 from labkit.kernel.processes import ending
-from labkit.runtimes import account, ours
-from labkit.runtimes.container import Container, IdMap, State, pick, running
+from labkit.runtimes import ours
+from labkit.runtimes.container import Container, State, pick, running
 
 _KINDS = {"lxc": "lxc container", "lxc-unprivileged": "lxc-unprivileged container"}
 _STATES: Mapping[str, State] = {"STARTING": "creating", "RUNNING": "running", "FREEZING": "paused", "FROZEN": "paused", "THAWED": "running"}
@@ -75,7 +78,7 @@ class Lxc:
         """
         self._must_be_available()
         real = rooted.must_be_directory(rootfs, argv)
-        ours.homes()
+        homes()
         key = {"rootfs": str(real), "lxcpath": str(self.lxcpath()), "cgroup": f"{subtree()}/{self._place(name)}"}
         with ours.making(_KINDS[self.name], name, self.list(), **key) as entry:
             directory = self._configure(name, real, argv)

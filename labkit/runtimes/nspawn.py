@@ -18,14 +18,15 @@ from typing import Any
 
 from labkit import ledger
 from labkit.errors import LabError
+from labkit.host.account import IdMap
 from labkit.kernel import commands, processes, rooted
 from labkit.kernel.cgroups import subtree
-from labkit.kernel.cgroups.delegation import TRACKERS
+from labkit.kernel.cgroups.delegation import TRACKERS, homes
 from labkit.kernel.commands import Completed, run
 from labkit.kernel.processes import ending
 from labkit.kernel.processes.process import Process
 from labkit.runtimes import ours
-from labkit.runtimes.container import Container, IdMap, pick, running
+from labkit.runtimes.container import Container, pick, running
 
 _KIND = "nspawn container"
 _PROGRAM = "systemd-nspawn"
@@ -124,7 +125,7 @@ class Nspawn:
     @contextmanager
     def making(self, rootfs: Path, name: str) -> Iterator[tuple[ledger.Entry, Ready]]:
         """Write a container down while the block starts it and notes its processes."""
-        ours.homes(named_only=True)
+        homes(named_only=True)
         with ours.making(_KIND, name, self.list(), rootfs=str(rootfs)) as entry, Ready() as ready:
             yield entry, ready
 

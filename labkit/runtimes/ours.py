@@ -18,7 +18,6 @@ from pathlib import Path
 from labkit import ledger, trace
 from labkit.errors import LabError
 from labkit.kernel.cgroups import hierarchies, members
-from labkit.kernel.cgroups.delegation import home_in
 from labkit.kernel.processes import ending
 from labkit.runtimes.container import Container, State
 
@@ -138,18 +137,6 @@ def end(entry: ledger.Entry) -> None:
         if directory.is_dir():
             members.kill([directory], 10)
             members.remove(directory, 10)
-
-
-def homes(*, named_only: bool = False) -> None:
-    """Make the lab's part of every hierarchy that the machine has mounted: what a runtime makes in it goes with the lab.
-
-    Args:
-        named_only: only of those without a controller, as systemd's; v2 has one by the first process that is started.
-    """
-    with trace.silent():
-        for hierarchy in hierarchies().mounted:
-            if not hierarchy.own and (hierarchy.name.startswith("name=") or not named_only):
-                home_in(hierarchy.path)
 
 
 def must_be_stopped(container: Container) -> None:

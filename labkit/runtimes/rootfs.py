@@ -13,8 +13,9 @@ from typing import Any
 
 from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, UnsupportedError
+from labkit.host.account import IdMap
+from labkit.host.rootfs import tarball
 from labkit.kernel import processes, rooted, trees
-from labkit.runtimes.container import IdMap
 
 IMAGES = ("debian", "busybox")
 """What can be unpacked."""
@@ -25,23 +26,6 @@ _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
     "etc/group": "root:x:0:\n",
 }
-
-
-def packed() -> Path:
-    """Return where the set-up keeps what it packed ($LABKIT_ROOTFS, or /var/lib/labkit/rootfs)."""
-    return Path(os.environ.get("LABKIT_ROOTFS") or "/var/lib/labkit/rootfs")
-
-
-def tarball(image: str = "debian") -> Path:
-    """Return the file from which an image is unpacked.
-
-    Raises:
-        UnsupportedError: the set-up has not made it.
-    """
-    path = packed() / f"{image}.tar.xz"
-    if not path.is_file():
-        raise UnsupportedError(f"the root file system {image}", f"no file {path}", remedy="make lab")
-    return path
 
 
 def unpack(target: Path, image: str = "debian", id_map: IdMap = ()) -> Path:

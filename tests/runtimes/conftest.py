@@ -15,7 +15,7 @@ from labkit.runtimes import Runtime, rootfs
 def state(own_state: Path) -> Iterator[Path]:
     """Keep the state where the root of an unprivileged container may go: others have no way into pytest's directories."""
     with tempfile.TemporaryDirectory(prefix="labkit-tests-", dir="/var/lib") as directory:
-        os.chmod(directory, 0o755)  # noqa: S103 - the point of it
+        os.chmod(directory, 0o755)
         os.environ["LABKIT_STATE"] = directory
         yield Path(directory)
         ledger.undo()

@@ -82,6 +82,18 @@ def home_in(root: Path) -> Path:
     return path
 
 
+def homes(*, named_only: bool = False) -> None:
+    """Make the lab's part of every hierarchy that the machine has mounted: what a runtime makes in it goes with the lab.
+
+    Args:
+        named_only: only of those without a controller, as systemd's; v2 has one by the first process that is started.
+    """
+    with trace.silent():
+        for hierarchy in hierarchies().mounted:
+            if not hierarchy.own and (hierarchy.name.startswith("name=") or not named_only):
+                home_in(hierarchy.path)
+
+
 def _is_known(path: Path) -> bool:
     """Whether this process has already seen in the ledger that the directory is ours; the kernel says if it still is that one."""
     known = _homes.get((ledger.state(), path))

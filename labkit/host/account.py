@@ -14,14 +14,16 @@ from pathlib import Path
 from labkit.errors import UnsupportedError
 from labkit.kernel import rooted
 from labkit.kernel.cgroups import hierarchies, subtree
-from labkit.runtimes import ours
-from labkit.runtimes.container import IdMap
+from labkit.kernel.cgroups.delegation import homes
 
 STUDENT = "labkit-student"
 """The account that vagrant/provision makes."""
 
 IDS = 65536
 """How many ids a container of Debian needs: up to nobody, 65534."""
+
+IdMap = tuple[tuple[int, int, int], ...]
+"""Lines of uid_map and gid_map: (first id inside, first id outside, how many); empty where ids are the host's."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def delegate(account: Account, relative: str) -> list[Path]:
 
     See: cgroups(7), "Cgroups delegation"; `systemd-run --user --scope -p Delegate=yes`, which does the same
     """
-    ours.homes(named_only=True)
+    homes(named_only=True)
     given = []
     for hierarchy in hierarchies().mounted:
         if hierarchy.version == 2 or hierarchy.name.startswith("name="):

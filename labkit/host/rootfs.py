@@ -1,0 +1,25 @@
+"""What the set-up has packed for the labs to unpack, without the network: see vagrant/provision/60-rootfs.sh."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from labkit.errors import UnsupportedError
+
+
+def packed() -> Path:
+    """Return where it lies ($LABKIT_ROOTFS, or /var/lib/labkit/rootfs)."""
+    return Path(os.environ.get("LABKIT_ROOTFS") or "/var/lib/labkit/rootfs")
+
+
+def tarball(name: str = "debian") -> Path:
+    """Return one of the packed files: "debian", a root file system, or "metadata", for `lxc-create -t local`.
+
+    Raises:
+        UnsupportedError: the set-up has not made it.
+    """
+    path = packed() / f"{name}.tar.xz"
+    if not path.is_file():
+        raise UnsupportedError(f"the packed file {name}.tar.xz", f"none in {packed()}", remedy="make lab")
+    return path
