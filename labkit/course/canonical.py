@@ -40,6 +40,11 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"(rtt|round-trip) min/avg/max(?:/mdev)? = [\d./]+ ms(?:, .*)?", r"\1 DURATION"),
     (r"\b\d+(?:\.\d+)? (?:ms|µs|us)\b", "DURATION"),
     (r"\b\d+\.\d+ ?s(?:ec(?:ond)?s?)?\b", "DURATION"),
+    # an X-ray: what is used now, with whom it was compared, ends of cables that nobody named
+    (r"\bused \d[\d.]*[KMGT]?\b", "used N"),
+    (r"\bthe host: (?:pid 1\b|the reader, pid \d+, for those of pid 1 may not be read)", "the host: REFERENCE"),
+    (r"\bveth[0-9A-Za-z]{6,8}\b", "vethID"),
+    (r"\b(shared|master|propagate_from):\d+", r"\1:N"),
     # numbers that the kernel hands out
     (r"\b(mnt|mount|uts|ipc|net|pid|pid_for_children|user|cgroup|time|time_for_children):\[\d+\]", r"\1:[INODE]"),
     (r"\b40265\d{5}\b", "INODE"),

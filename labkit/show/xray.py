@@ -143,9 +143,10 @@ def _network(xray: Xray) -> _Section:
         return _Section("network", [f"the host's: {', '.join(link.ifname for link in network.links)}"])
     section = _Section("network", [network.name] if not network.name.startswith("net:[") else [])
     section.header = ("link", "kind", "state", "MAC", "addresses")
-    section.rows = [
-        (link.ifname, link.kind or "hardware", "up" if link.up else "down", link.mac, " ".join(link.addresses)) for link in network.links
-    ]
+    for link in network.links:
+        first, *more = link.addresses or ("",)
+        section.rows.append((link.ifname, link.kind or "hardware", "up" if link.up else "down", link.mac, first))
+        section.rows += [("", "", "", "", address) for address in more]
     section.after = [words.way_in_words(way) for way in network.ways]
     section.after += [f"default route via {route.gateway or route.ifname}" for route in network.routes if route.destination == "default"]
     section.after += [f"port {words.port_in_words(port)}" for port in network.ports]
@@ -166,6 +167,8 @@ def _security(xray: Xray) -> _Section:
     if isinstance(security, NotRead):
         return _Section("security", [str(security)])
     section = _Section("security", [f"{name:<12} {words.set_in_words(security, name)}" for name in _sets(security)])
+    if xray.own("user"):
+        section.lines.append("these count for what its own user namespace owns, and for nothing else")
     section.lines += [
         f"seccomp      {words.seccomp(security)}",
         f"no_new_privs {words.no_new_privs(security)}",
@@ -222,9 +225,10 @@ def facts(xray: Xray) -> dict[str, str]:
     """Return one X-ray as a column of a table: name of a fact to a few words."""
     namespaces = {kind: {True: "own", False: "shared", None: "?"}[xray.own(kind)] for kind in words.KINDS}
     root, network, security = xray.root, xray.network, xray.security
-    rows = {"host name": str(xray.hostname), **{f"{kind} namespace": value for kind, value in namespaces.items()}}
+    rows = {"host name": str(xray.hostname), **{f"{kind} ns": value for kind, value in namespaces.items()}}
     rows |= _limits(xray.cgroups)
     rows["root"] = str(root) if isinstance(root, NotRead) else words.root_in_brief(root)
+    rows["root, on the host"] = str(root) if isinstance(root, NotRead) else root.on_host or "not in sight"
     rows["root is on"] = str(root) if isinstance(root, NotRead) else root.mount.fstype if root.mount else "not in sight"
     rows["layers"] = str(len(root.lowerdir) + bool(root.upperdir)) if not isinstance(root, NotRead) and root.lowerdir else "none"
     rows["propagation"] = words.propagation(root.mount) if not isinstance(root, NotRead) and root.mount else "?"

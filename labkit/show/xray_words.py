@@ -63,9 +63,9 @@ def what(xray: Xray) -> str:
     if member.kind == "zombie":
         parent = f"its parent {xray.parent.comm} (pid {xray.parent.pid})" if xray.parent else "its parent"
         return f"a zombie: it has ended, and {parent} has not waited for it; the kernel keeps only its status"
-    if xray.is_host:
-        return "this is the host: it shares every namespace and the root directory"
-    return f"a thread of process {member.tgid}" if member.kind == "thread" else ""
+    thread = [f"a thread of process {member.tgid}"] if member.kind == "thread" else []
+    host = ["this is the host: it shares every namespace and the root directory"] if xray.is_host else []
+    return "; ".join(thread + host)
 
 
 def command(member: Member) -> str:
@@ -80,7 +80,7 @@ def numbers(member: Member) -> str:
 
 def root_in_words(root: Root) -> list[str]:
     """Say what the root directory is, one line a fact."""
-    lines = [root_in_brief(root)]
+    lines = [f"a chroot: {root.link} in its mount namespace" if root.chroot and not root.same else root_in_brief(root)]
     if root.mount is not None:
         mount = root.mount
         bound = f", its directory {mount.root}" if mount.root != "/" else ""
@@ -100,8 +100,8 @@ def root_in_brief(root: Root) -> str:
     if root.same:
         return "the host's"
     if root.chroot:
-        return f"chroot {root.link}"
-    return "a mount of its own" if root.mount else "another than the host's"
+        return "a chroot"
+    return "its own mount" if root.mount else "another than the host's"
 
 
 def propagation(mount: MountState) -> str:

@@ -28,6 +28,10 @@ SAME = [
     ("/sys/fs/cgroup/freezer/lab-2.1/mycgroup", "/sys/fs/cgroup/lab-2.1/mycgroup"),
     ('<img alt="x" src="data:image/svg+xml;base64,AAAA=="/>', '<img alt="x" src="data:image/svg+xml;base64,BBBBBB"/>'),
     ("Mon Nov 23 19:24:42 UTC 2026\nMon Nov 23 19:24:43 UTC 2026\n", "Mon Nov 23 19:24:45 UTC 2026\n"),
+    ("memory.max  64M  used 24.9M", "memory.max  64M  used 812K"),
+    ("eth0 → vethyt8b8H → bridge lxcbr0", "eth0 → veth1a2b3c4 → bridge lxcbr0"),
+    ("the host: the reader, pid 812, for those of pid 1 may not be read", "the host: pid 1"),
+    ("ext4  rw  shared:31", "ext4  rw  shared:2"),
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
 DIFFERENT = [
@@ -37,6 +41,9 @@ DIFFERENT = [
     ("/proc/1/cgroup", "/proc/2/cgroup"),
     ("lab-2.1/mycgroup", "lab-2.1/other"),
     ("192.168.1.1", "192.168.1.2"),
+    ("veth1 in namespace1", "veth2 in namespace1"),
+    ("ext4  rw  shared:31", "ext4  rw  private"),
+    ("32 of 41", "33 of 41"),
     ("memory.max 64M", "memory.max 65M"),
     ("f1\nf2", "f1\nf3"),
     ("a\na", "a"),

@@ -190,7 +190,8 @@ def through(paths: Iterable[str | None], function: Callable[[int], _Result]) -> 
 
     def visit(number: int, path: str | None) -> _Result | None:
         try:
-            _enter(path or "/proc/self/ns/net")
+            if path is not None or not _at_home():  # without privileges not even the own namespace may be entered
+                _enter(path or "/proc/self/ns/net")
             return function(number)
         except (LabError, OSError):
             if path is None:
@@ -198,6 +199,11 @@ def through(paths: Iterable[str | None], function: Callable[[int], _Result]) -> 
             return None
 
     return in_thread(lambda: [visit(number, path) for number, path in enumerate(paths)])
+
+
+def _at_home() -> bool:
+    """Whether this thread is still in the network namespace of the process."""
+    return os.readlink("/proc/thread-self/ns/net") == os.readlink("/proc/self/ns/net")
 
 
 def in_thread(function: Callable[[], _Result]) -> _Result:

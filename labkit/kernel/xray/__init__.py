@@ -100,7 +100,6 @@ def _still(begun: Member, machine: Machine) -> bool:
 
 def _read(member: Member, name: str, machine: Machine) -> Xray:
     pid, base = member.pid, f"{machine.proc}/{member.pid}"
-    machine.members.setdefault(pid, member)  # a thread, and what was started since
     mounts = attempt(f"{base}/mountinfo", lambda: mountinfo(pid, Path(machine.proc)))
     maps = attempt(f"{base}/uid_map", lambda: id_maps(pid, machine))
     cgroups = attempt(f"{base}/cgroup", lambda: cgroups_of(pid, machine))

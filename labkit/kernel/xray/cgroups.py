@@ -136,6 +136,8 @@ def _path(directory: Path, top: Path) -> str:
 
 
 def _value(where: Where, key: str) -> Value | None:
+    if not where:
+        return None
     try:
         return files.value("", where, key)
     except (LabError, OSError, ValueError):

@@ -30,6 +30,9 @@ _OPTIONS = {
 }
 """Options by which programs that watch over a container were told its name."""
 
+_RUNTIMES = ("runc", "crun", "youki")
+"""Programs whose last word is the container's name."""
+
 _SHORTEST = 4
 """Letters of an id that are enough to look for it."""
 
@@ -88,6 +91,8 @@ def _by_monitor(member: Member, machine: Machine) -> Iterator[str]:
         program = above.argv[0].rpartition("/")[2] if above.argv else ""
         if above.argv and above.argv[0].startswith("[lxc monitor]"):  # it calls itself so: "[lxc monitor] /var/lib/lxc web"
             yield " ".join(above.argv).split()[-1]
+        if program in _RUNTIMES and {"run", "create"} & set(above.argv):
+            yield above.argv[-1]
         for option in _OPTIONS.get(program, _OPTIONS.get(above.comm, ())):
             yield from _values(above.argv, option)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -55,6 +54,38 @@ def same_file(one: str, other: str) -> bool | None:
         return None
 
 
+class Members(Mapping[int, Member]):
+    """Every process of a machine by its pid, read when it is asked for; one that has ended by then is not there.
+
+    Args:
+        machine: where they run.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._read: dict[int, Member | None] = {}
+
+    def __getitem__(self, pid: int) -> Member:
+        if pid not in self._read:
+            try:
+                self._read[pid] = self._machine.member(pid)
+            except (OSError, ValueError, KeyError):
+                self._read[pid] = None
+        member = self._read[pid]
+        if member is None:
+            raise KeyError(pid)
+        return member
+
+    def __contains__(self, pid: object) -> bool:
+        return isinstance(pid, int) and self.get(pid) is not None
+
+    def __iter__(self) -> Iterator[int]:
+        return (pid for pid in self._machine.pids if pid in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class Machine:
     """Keep what X-rays of this machine have in common.
 
@@ -69,6 +100,7 @@ class Machine:
         self._networks: dict[int, NetworkState] = {}
         self._whole = False
         self._nat: dict[int, NatRules] = {}
+        self._inhabitants: dict[str, dict[int, list[int]]] = {}
 
     @cached_property
     def reference(self) -> int:
@@ -87,16 +119,14 @@ class Machine:
             return {}
 
     @cached_property
-    def members(self) -> dict[int, Member]:
-        """Every process in sight, by pid."""
-        found = {}
-        for name in os.listdir(self.proc):
-            if name.isdigit():
-                try:
-                    found[int(name)] = self.member(int(name))
-                except (OSError, ValueError):
-                    continue  # it ended meanwhile
-        return found
+    def pids(self) -> tuple[int, ...]:
+        """Every process in sight, ascending."""
+        return tuple(sorted(int(name) for name in os.listdir(self.proc) if name.isdigit()))
+
+    @cached_property
+    def members(self) -> Members:
+        """The processes by pid, each read when it is asked for."""
+        return Members(self)
 
     def member(self, pid: int) -> Member:
         """Read one process or thread.
@@ -130,22 +160,41 @@ class Machine:
     def children(self) -> dict[int, list[int]]:
         """Parent to children."""
         found: dict[int, list[int]] = {}
-        for member in self.members.values():
-            found.setdefault(member.ppid, []).append(member.pid)
+        for pid, (_, ppid) in self._stats.items():
+            found.setdefault(ppid, []).append(pid)
         return found
 
     @cached_property
-    def inhabitants(self) -> dict[str, dict[int, list[int]]]:
-        """Kind ("pid", "mount", "net") to inode to the processes in that namespace, ascending; what may not be read is left out."""
-        found: dict[str, dict[int, list[int]]] = {kind: defaultdict(list) for kind in ("pid", "mount", "net")}
-        for pid in sorted(self.members):
-            for kind, inodes in found.items():
+    def _stats(self) -> dict[int, tuple[str, int]]:
+        """Name and parent of every process: the one small file that is read of all of them."""
+        found = {}
+        for pid in self.pids:
+            try:
+                stat = read(f"{self.proc}/{pid}/stat")
+            except OSError:
+                continue  # it ended meanwhile
+            end = stat.rindex(")")
+            found[pid] = (stat[stat.index("(") + 1 : end], int(stat[end + 2 :].split(None, 2)[1]))
+        return found
+
+    def called(self, *names: str) -> Iterator[Member]:
+        """Yield the processes of these names."""
+        for pid, (comm, _) in self._stats.items():
+            if comm in names and pid in self.members:
+                yield self.members[pid]
+
+    def inhabitants(self, kind: str) -> dict[int, list[int]]:
+        """Return who is in each namespace of a kind: inode to pids, ascending; what may not be read is left out."""
+        if kind not in self._inhabitants:
+            found: dict[int, list[int]] = {}
+            for pid in self.pids:
                 try:
                     link = os.readlink(f"{self.proc}/{pid}/ns/{namespaces.KINDS[kind].file}")
                 except OSError:
                     continue
-                inodes[int(link.split("[")[1][:-1])].append(pid)
-        return found
+                found.setdefault(int(link.split("[")[1][:-1]), []).append(pid)
+            self._inhabitants[kind] = found
+        return self._inhabitants[kind]
 
     def ancestors(self, pid: int) -> Iterator[Member]:
         """Yield the parents of a process, the nearest first."""
@@ -215,7 +264,7 @@ class Machine:
     def nat(self, inode: int) -> NatRules:
         """Return the rules of a network namespace that change addresses."""
         if inode not in self._nat:
-            holders = self.inhabitants["net"].get(inode)
+            holders = self.inhabitants("net").get(inode)
             path = f"{self.proc}/{holders[0]}/ns/net" if holders else f"{networks.NETNS_RUN}/{self.netns_name(inode)}"
             self._nat[inode] = nat.read(None if inode == os.stat(f"{self.proc}/self/ns/net").st_ino else path)
         return self._nat[inode]

@@ -115,8 +115,8 @@ def _ports(addresses: Iterable[str], outer: dict[int, NetworkState], machine: Ma
         for rule in machine.nat(inode).dnat:
             if _address(rule.to_address) in own:
                 yield PortMapping(rule.protocol, rule.address, rule.port, rule.to_address, rule.to_port, rule.by)
-    for member in machine.members.values():
-        if member.comm == "docker-proxy" and (mapping := docker_proxy(member)) and _address(mapping.to_address) in own:
+    for member in machine.called("docker-proxy"):
+        if (mapping := docker_proxy(member)) and _address(mapping.to_address) in own:
             yield mapping
 
 
@@ -135,8 +135,8 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _user_mode(inode: int, machine: Machine) -> Iterator[str]:
-    for member in machine.members.values():
-        if member.comm in USER_MODE and inode in set(_named_namespaces(member, machine)):
+    for member in machine.called(*USER_MODE):
+        if inode in set(_named_namespaces(member, machine)):
             yield f"{member.comm} (pid {member.pid})"
 
 

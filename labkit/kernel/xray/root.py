@@ -50,16 +50,16 @@ def _mount(pid: int, link: str, mounts: tuple[MountState, ...], machine: Machine
         number = mount_id(f"{machine.proc}/{pid}/root/.")
     except (OSError, StopIteration):
         number = None
-    for seen in (mounts, *(_seen(other, machine) for other in _neighbours(pid, link, machine))):
-        for mount in seen:
-            if mount.id == number or (number is None and mount.mountpoint == "/"):
-                return mount
+    neighbour = next(_neighbours(pid, link, machine), None)
+    for mount in (*mounts, *(_seen(neighbour, machine) if neighbour else ())):
+        if mount.id == number or (number is None and mount.mountpoint == "/"):
+            return mount
     return None
 
 
 def _neighbours(pid: int, link: str, machine: Machine) -> Iterator[int]:
     if link != "/":
-        for pids in machine.inhabitants["mount"].values():
+        for pids in machine.inhabitants("mount").values():
             if pid in pids:
                 yield from (other for other in pids if other != pid and _reads(f"{machine.proc}/{other}/root") == "/")
 

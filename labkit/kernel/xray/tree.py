@@ -46,20 +46,18 @@ def _inside(member: Member, depth: int | None, rows: tuple[tuple[int, int, int],
 def _chosen(member: Member, machine: Machine) -> tuple[Literal["pid namespace", "cgroup", "descendants"], set[int]]:
     own = machine.inode(member.pid, "pid")
     if own is not None and own != machine.reference_namespaces.get("pid"):
-        return "pid namespace", set(_in_pid_namespace(own, len(member.pids), machine))
+        return "pid namespace", set(_in_pid_namespace(own, machine))
     path = _cgroup(member.pid, machine)
     if path not in ("", "/", *(_cgroup(pid, machine) for pid in (os.getpid(), os.getppid(), machine.reference))):
-        together = {pid for pid in machine.members if f"{_cgroup(pid, machine)}/".startswith(f"{path}/")}
+        together = {pid for pid in machine.pids if f"{_cgroup(pid, machine)}/".startswith(f"{path}/")}
         if member.pid in together:
             return "cgroup", together
     return "descendants", set(_descendants(member.pid, machine))
 
 
-def _in_pid_namespace(inode: int, depth: int, machine: Machine) -> Iterator[int]:
+def _in_pid_namespace(inode: int, machine: Machine) -> Iterator[int]:
     above: dict[int, int | None] = {}
-    for other, pids in machine.inhabitants["pid"].items():
-        if other != inode and len(machine.members[pids[0]].pids) <= depth:
-            continue  # it is not deeper, so it cannot be below
+    for other, pids in machine.inhabitants("pid").items():
         if other == inode or inode in _lineage(other, pids[0], machine, above):
             yield from pids
 
@@ -74,7 +72,7 @@ def _lineage(inode: int, pid: int, machine: Machine, above: dict[int, int | None
         if parent is None or parent == inode:
             return
         yield parent
-        holders = machine.inhabitants["pid"].get(parent)
+        holders = machine.inhabitants("pid").get(parent)
         if not holders:
             return
         inode, path = parent, f"{machine.proc}/{holders[0]}/ns/pid"
