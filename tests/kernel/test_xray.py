@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import containers
+import six_ways
 import jsonschema
 import pytest
-from containers import BRIDGE, GATEWAY, child_of, run, started
+from six_ways import BRIDGE, GATEWAY, child_of, run, started
 
 from labkit import show
 from labkit.errors import LabError
@@ -70,7 +70,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def running(place: Path) -> Iterator[Running]:
-    with containers.everything(place) as pids:
+    with six_ways.everything(place) as pids:
         yield pids, {each.name: each for each in xray.xrays(list(pids.items()))}
 
 
@@ -395,7 +395,7 @@ def test_a_container_in_a_container_is_seen_from_both() -> None:
 def test_layers_are_resolved_in_their_order(place: Path) -> None:
     for name in ("one", "two", "upper", "work", "merged"):
         (place / name).mkdir()
-    containers.make_rootfs(place / "one")
+    six_ways.make_rootfs(place / "one")
     (place / "link").symlink_to("two")
     options = f"lowerdir={place}/link:{place}/one,upperdir={place}/upper,workdir={place}/work"
     mounting = f"mount -t overlay overlay -o {options} {place}/merged && exec chroot {place}/merged /bin/sleep 600"
