@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Protocol
 
+from labkit import runtimes
 from labkit.errors import LabError
 from labkit.kernel.xray.containers import Found, containers
 from labkit.kernel.xray.machine import Machine
@@ -51,6 +52,7 @@ def target(thing: Target, started: Mapping[str, HasPid], machine: Machine) -> tu
 
 
 def _container(name: str, machine: Machine) -> int:
+    """Ask the kernel first: cgroup paths and command lines name most; then the runtimes, for the names that only they know."""
     there = containers(machine)
     found = [each for each in there if each.is_called(name)]
     if len(found) == 1:
@@ -58,11 +60,14 @@ def _container(name: str, machine: Machine) -> int:
     if found:
         pids = ", ".join(f"pid {each.pid} ({each.comm})" for each in found)
         raise LabError(f"several containers here are called {name!r}: {pids}", remedy="take the pid")
-    raise LabError(f"no process and no container here is called {name!r}", remedy=_near(name, there))
+    known = runtimes.containers()
+    if any(name in (each.name, str(each)) for each in known):
+        return runtimes.pid(name)
+    raise LabError(f"no process and no container here is called {name!r}", remedy=_near(name, there, known))
 
 
-def _near(name: str, there: tuple[Found, ...]) -> str:
-    names = {word: each for each in there for word in each.names[:1]}
+def _near(name: str, there: tuple[Found, ...], known: tuple[runtimes.Container, ...]) -> str:
+    names = {*(word for each in there for word in each.names[:1]), *(each.name for each in known if each.pid is not None)}
     near = difflib.get_close_matches(name, names, n=3)
     if near:
         return f"did you mean {' or '.join(near)}"

@@ -100,8 +100,9 @@ def _cgroups(xray: Xray) -> _Section:
     if isinstance(xray.cgroups, NotRead):
         return _Section("cgroups", [str(xray.cgroups)])
     section = _Section("cgroups", [f"{path}  ({hierarchies})" for path, hierarchies in words.cgroup_places(xray.cgroups)])
+    own = {place.path for place in xray.cgroups.places}
     section.rows = [
-        (limit.key, words.limit_value(limit), words.limit_used(limit), f"set in {limit.cgroup}" if limit.cgroup else "")
+        (limit.key, words.limit_value(limit), words.limit_used(limit), words.set_in(limit, own))
         for limit in xray.cgroups.limits
     ]
     if xray.cgroups.cpu_usec is not None:
@@ -149,7 +150,7 @@ def _network(xray: Xray) -> _Section:
         section.rows += [("", "", "", "", address) for address in more]
     section.after = [words.way_in_words(way) for way in network.ways]
     section.after += [f"default route via {route.gateway or route.ifname}" for route in network.routes if route.destination == "default"]
-    section.after += [f"port {words.port_in_words(port)}" for port in network.ports]
+    section.after += [f"port {words.port_and_who(port)}" for port in network.ports]
     section.after += [f"rule outside: {rule}" for rule in dict.fromkeys(rule for way in network.ways for rule in way.masquerade)]
     section.after += [f"its packets are carried by {program}" for program in network.user_mode]
     return section
@@ -234,7 +235,7 @@ def facts(xray: Xray) -> dict[str, str]:
     rows["propagation"] = words.propagation(root.mount) if not isinstance(root, NotRead) and root.mount else "?"
     rows["mounts"] = str(xray.mounts) if isinstance(xray.mounts, NotRead) else str(len(xray.mounts))
     rows["network"] = str(network) if isinstance(network, NotRead) else words.network_in_brief(network)
-    rows["ports"] = ", ".join(map(words.port_in_words, network.ports)) or "none" if isinstance(network, Network) else "?"
+    rows["ports"] = ", ".join(dict.fromkeys(map(words.port_in_words, network.ports))) or "none" if isinstance(network, Network) else "?"
     rows["root inside is"] = words.root_outside(xray)
     rows |= _may(security)
     rows["processes"] = str(len(xray.tree.members))

@@ -130,9 +130,9 @@ def _network(canvas: Canvas, xray: Xray, y: float) -> float:
         canvas.label((x + 12, y + 32), told, _SIDE - 24, size=11, quiet=True)
         y += (40 if told else 24) + 14
     y -= 14
-    for port in () if isinstance(network, NotRead) else network.ports[:4]:
+    for port in list(dict.fromkeys(map(words.port_in_words, () if isinstance(network, NotRead) else network.ports)))[:4]:
         y += _ROW
-        canvas.label((x, y), f"port {words.port_in_words(port)}", _SIDE, size=11)
+        canvas.label((x, y), f"port {port}", _SIDE, size=11)
     return y
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from labkit.kernel.state import MountState
 from labkit.kernel.xray.records import Cgroups, Limit, Member, Network, NotRead, PortMapping, Root, Security, Way, Xray
@@ -28,8 +28,13 @@ def limit_value(limit: Limit) -> str:
         return size(limit.value)
     words = str(limit.value).split()
     if limit.key == "cpu.max" and len(words) == 2 and words[0] != "max":
-        return f"{limit.value} ({int(words[0]) / int(words[1]):g} CPU)"
+        return f"{int(words[0]) / int(words[1]):g} CPU ({limit.value})"
     return str(limit.value)
+
+
+def set_in(limit: Limit, own: Container[str]) -> str:
+    """Say which cgroup sets a limit: its own, or one above."""
+    return "" if not limit.cgroup else "set here" if limit.cgroup in own else f"set in {limit.cgroup}"
 
 
 def limit_used(limit: Limit) -> str:
@@ -124,11 +129,16 @@ def way_in_words(way: Way) -> str:
 
 
 def port_in_words(port: PortMapping) -> str:
-    """Write a port mapping: "tcp 8080 → 172.17.0.2:80, nft"."""
+    """Write a port mapping: "tcp 8080 → 172.17.0.2:80"."""
     address = f"[{port.address}]" if ":" in port.address else port.address
     source = ":".join(part for part in (address, port.port) if part) or "any"
     target = f"[{port.to_address}]" if ":" in port.to_address else port.to_address
-    return " ".join(part for part in (port.protocol, source) if part) + f" → {target}:{port.to_port or port.port}, {port.by}"
+    return " ".join(part for part in (port.protocol, source) if part) + f" → {target}:{port.to_port or port.port}"
+
+
+def port_and_who(port: PortMapping) -> str:
+    """Write a port mapping with what does it: "tcp 8080 → 172.17.0.2:80, nft"."""
+    return f"{port_in_words(port)}, {port.by}"
 
 
 def network_in_brief(network: Network) -> str:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import six_ways
 import jsonschema
 import pytest
+import six_ways
 from six_ways import BRIDGE, GATEWAY, child_of, run, started
 
-from labkit import show
+from labkit import ledger, show
+from labkit.course.lab import attach
 from labkit.errors import LabError
 from labkit.kernel import xray
 from labkit.kernel.xray import Machine, NotRead
@@ -439,6 +440,21 @@ def test_a_hidden_process_is_told_from_one_that_is_not_there() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     said = f"process {pid} is there, but /proc does not show it; cause: /proc is mounted with hidepid=invisible"
     assert done.stderr == f"labkit: {said}; remedy: sudo labkit xray {pid}\n"
+
+
+def test_a_notebook_sees_what_the_terminal_sees() -> None:
+    owner = ledger.owner()
+    try:
+        lab = attach("2.1")
+        view = lab.xray(os.getpid(), only=["root"])
+        assert view.text.split("\n")[0] == labkit("xray", os.getpid()).stdout.split("\n")[0]
+        assert "\nroot        the host's\n" in view.text
+        assert view._repr_mimebundle_().keys() == {"text/plain", "text/html"}
+        assert lab.xray(os.getpid(), str(os.getppid())).text.startswith(" ")
+        with pytest.raises(LabError, match="no process and no container here is called 'nosuch'"):
+            lab.xray("nosuch")
+    finally:
+        ledger.own(owner)
 
 
 def test_an_unknown_name_is_one_line_with_the_near_ones(running: Running) -> None:

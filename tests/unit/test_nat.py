@@ -22,6 +22,7 @@ table ip nat {
 		ip saddr 10.0.3.0/24 ip daddr != 10.0.3.0/24 counter masquerade
 		ip saddr { 10.1.0.0/16, 10.2.0.0/16 } snat to 192.0.2.1
 		oifname "eth0" masquerade
+		ip saddr 172.17.0.2 ip daddr 172.17.0.2 tcp dport 80 counter masquerade
 	}
 }
 table inet n {
@@ -77,11 +78,13 @@ def test_masquerading_is_told_with_the_networks_that_it_is_for():
         Masquerade('oifname != "docker0" ip saddr 172.17.0.0/16 masquerade', ("172.17.0.0/16",)),
         Masquerade("ip saddr 10.0.3.0/24 ip daddr != 10.0.3.0/24 masquerade", ("10.0.3.0/24",)),
         Masquerade("ip saddr { 10.1.0.0/16, 10.2.0.0/16 } snat to 192.0.2.1", ("10.1.0.0/16", "10.2.0.0/16")),
-        Masquerade('oifname "eth0" masquerade'),
+        Masquerade('oifname "eth0" masquerade', leaving="eth0"),
     ]
-    assert [rule.covers("10.0.3.7/24") for rule in found] == [False, True, False, True]
-    assert [rule.sources for rule in parse_legacy_masquerade(LEGACY.splitlines())] == [("172.17.0.0/16",), ()]
+    assert [rule.covers("10.0.3.7/24", "eth0") for rule in found] == [False, True, False, True]
+    assert [rule.covers("10.0.3.7/24", "eth1") for rule in found] == [False, True, False, False]
+    legacy = list(parse_legacy_masquerade(LEGACY.splitlines()))
+    assert [(rule.sources, rule.leaving) for rule in legacy] == [(("172.17.0.0/16",), ""), ((), "eth0")]
 
 
 def test_an_address_of_the_other_family_is_not_meant():
-    assert not Masquerade("", ("10.0.3.0/24",)).covers("fd00::2/64")
+    assert not Masquerade("", ("10.0.3.0/24",)).covers("fd00::2/64", "eth0")

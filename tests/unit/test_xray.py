@@ -290,7 +290,7 @@ def test_one_in_words_of_80_columns():
     for said in (
         "own: mount uts ipc net pid user cgroup; shared with the host: time",
         "memory.max 64M used 24M set in /machine.slice",
-        "cpu.max 20000 100000 (0.2 CPU)",
+        "cpu.max 0.2 CPU (20000 100000) set here",
         "upperdir /diff lowerdir /layers/two lowerdir /layers/one workdir /work",
         "overlay from overlay, read-only, slave",
         "eth0 → veth0 → bridge podman0 10.88.0.1/16 → ens3 via 192.0.2.1, masqueraded",

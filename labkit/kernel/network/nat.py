@@ -54,14 +54,18 @@ class Masquerade:
     Attributes:
         rule: as it is listed.
         sources: from which networks; empty for any.
+        leaving: by which link; "" for any.
     """
 
     rule: str
     sources: tuple[str, ...] = ()
+    leaving: str = ""
 
-    def covers(self, address: str) -> bool:
-        """Whether packets from an address ("10.0.3.2/24", the length is passed over) are meant."""
+    def covers(self, address: str, leaving: str) -> bool:
+        """Whether packets from an address ("10.0.3.2/24", the length is passed over) that leave by this link are meant."""
         host = ipaddress.ip_interface(address).ip
+        if self.leaving not in ("", leaving):
+            return False
         return not self.sources or any(host in ipaddress.ip_network(each, strict=False) for each in self.sources)
 
 
@@ -119,12 +123,15 @@ def _protocol_and_ports(rule: str) -> tuple[str, list[str]]:
 
 
 def parse_masquerade(rules: Iterable[str]) -> Iterator[Masquerade]:
-    """Yield the masquerading rules among rules as `nft list ruleset` writes them; a fixed source address counts as one."""
+    """Yield the masquerading rules among rules as `nft list ruleset` writes them; a fixed source address counts as one.
+
+    A rule for one destination is left out: it says nothing of the way to the outside.
+    """
     for rule in rules:
-        if re.search(r"\b(masquerade|snat(?: ip6?)? to)\b", rule):
+        if re.search(r"\b(masquerade|snat(?: ip6?)? to)\b", rule) and not re.search(r"\bip6? daddr (?!!=)", rule):
             match = re.search(r"\bip6? saddr (?:\{([^}]*)\}|([0-9a-f][0-9a-f.:/]*))", rule)
             sources = [each.strip() for each in (match[1] or match[2]).split(",")] if match else []
-            yield Masquerade(_statement(rule), tuple(sources))
+            yield Masquerade(_statement(rule), tuple(sources), _word(rule, r'\boifname "([^"*]+)"'))
 
 
 def parse_legacy_dnat(lines: Iterable[str]) -> Iterator[Dnat]:
@@ -140,9 +147,9 @@ def parse_legacy_dnat(lines: Iterable[str]) -> Iterator[Dnat]:
 def parse_legacy_masquerade(lines: Iterable[str]) -> Iterator[Masquerade]:
     """Yield the masquerading rules among the lines of iptables-legacy-save."""
     for line in lines:
-        if re.search(r"-j (MASQUERADE|SNAT)\b", line):
+        if re.search(r"-j (MASQUERADE|SNAT)\b", line) and not re.search(r"(?<!! )-d ", line):
             source = _word(line, r"(?<!! )-s ([0-9a-f.:/]+)")
-            yield Masquerade(line, (source,) if source else ())
+            yield Masquerade(line, (source,) if source else (), _word(line, r"(?<!! )-o (\S+)"))
 
 
 def _legacy_rules() -> Iterator[str]:

@@ -95,7 +95,7 @@ def _masqueraded(way: Way, link: LinkState, outer: dict[int, NetworkState], mach
     if other is None or other.inode not in outer:
         return way
     addresses = [address for address in link.addresses if not address.startswith("fe80:")]
-    rules = [rule.rule for rule in machine.nat(other.inode).masquerade if any(rule.covers(address) for address in addresses)]
+    rules = [rule.rule for rule in machine.nat(other.inode).masquerade if any(rule.covers(address, way.outside) for address in addresses)]
     return replace(way, masquerade=tuple(dict.fromkeys(rules)), forwards=_forwards(other, machine))
 
 
