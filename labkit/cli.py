@@ -91,7 +91,9 @@ def clean(lab: str | None) -> None:
     if lab:
         _find(lab)
     import labkit.course.lab  # noqa: F401 - it loads every module that can undo something
-    from labkit import ledger
+    from labkit import ledger, runtimes
+
+    runtimes.load()
 
     undone = ledger.undo(lab)
     for entry in undone:

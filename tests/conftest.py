@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +29,13 @@ def one_run_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep the ledger and the state of the tests apart from those of the machine."""
-    state = tmp_path_factory.mktemp("state")
+def own_state() -> Iterator[Path]:
+    """Keep the ledger and the state of the tests apart from those of the machine.
+
+    Others may go through it, as through /var/lib/labkit: root inside an unprivileged container is such another.
+    """
+    state = Path(tempfile.mkdtemp(prefix="labkit-tests-", dir="/var/tmp"))
+    state.chmod(0o755)
     before = os.environ.get("LABKIT_STATE")
     os.environ["LABKIT_STATE"] = str(state)
     yield state
@@ -37,3 +43,4 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["LABKIT_STATE"]
     else:
         os.environ["LABKIT_STATE"] = before
+    subprocess.run(["rm", "-rf", "--one-file-system", state], check=False)

@@ -12,11 +12,12 @@ from types import ModuleType
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
+from labkit.runtimes import lxc
 
 Claim = tuple[str, str]
-"""(kind, name): kind "netns" or "link"."""
+"""(kind, name): kind "netns", "link" or "lxc", which is a container that root makes under /var/lib/lxc."""
 
-_CLAIM: dict[str, Callable[[str], object]] = {"netns": NetworkNamespace.claim, "link": network.claim_link}
+_CLAIM: dict[str, Callable[[str], object]] = {"netns": NetworkNamespace.claim, "link": network.claim_link, "lxc": lxc.claim}
 
 
 def of(module: ModuleType) -> tuple[Claim, ...]:

@@ -13,24 +13,31 @@ if TYPE_CHECKING:
     from labkit.course.lab import Lab
 
 
-def parse(line: str) -> str | None:
-    """Return what `%%lab`'s own line says about failing: None (it must not), or words of the output ("" for any).
+def parse(line: str) -> tuple[str | None, str | None]:
+    """Return what `%%lab`'s own line says: about failing, and as which user.
+
+    Returns:
+        None (it must not fail), or words of the output ("" for any); None (root), or the user's name.
 
     Raises:
         LabError: another option, or more than one text.
     """
-    words = shlex.split(line)
-    if not words:
-        return None
-    if words[0] != "--fails" or len(words) > 2:
-        raise LabError(f"%%lab does not know {line.strip()!r}", remedy='write %%lab, %%lab --fails, or %%lab --fails "words of the error"')
-    return words[1] if len(words) == 2 else ""
+    words, fails, user = shlex.split(line), None, None
+    if words[:1] == ["--user"] and len(words) > 1:
+        user, words = words[1], words[2:]
+    if words[:1] == ["--fails"] and len(words) <= 2:
+        fails, words = (words[1] if len(words) == 2 else ""), []
+    if words:
+        remedy = 'write %%lab, %%lab --fails, %%lab --fails "words of the error", or %%lab --user NAME and one of these'
+        raise LabError(f"%%lab does not know {line.strip()!r}", remedy=remedy)
+    return fails, user
 
 
 def register(shell: InteractiveShell, lab: Lab) -> None:
     """Give the notebook the `%%lab` magic for this lab; an earlier one is replaced."""
 
     def run_cell(line: str, cell: str) -> None:
-        lab.run(cell, fails=parse(line))
+        fails, user = parse(line)
+        lab.run(cell, fails=fails, user=user)
 
     shell.register_magic_function(run_cell, magic_kind="cell", magic_name="lab")

@@ -9,6 +9,7 @@ from typing import Any
 from labkit import trace
 from labkit.course.cells import SHELL_CELL
 from labkit.course.presenting import say
+from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
 from labkit.course.watching import Watchable, Watched, cpu_share, wait_for, watch
 from labkit.course.workplace import Workplace
@@ -72,7 +73,8 @@ class Mechanisms(Workplace):
         if running is not None:
             running.kill()
         argv = ["bash", "-c", script] if isinstance(script, str) else list(script)
-        options = {"cwd": self.directory, "env": self.environment(), "stdout": self.directory / f"{name}.log", **options}
+        here = None if options.keys() & {"root", "chroot"} else self.directory
+        options = {"cwd": here, "env": self.environment(), "stdout": self.directory / f"{name}.log", **options}
         process = processes.start(argv, name=name, new=tuple(new), enter=places, cgroups=groups, **options)
         self.started[name] = process
         self._wanted[name] = wanted
@@ -88,7 +90,7 @@ class Mechanisms(Workplace):
             raise LabError(f"no process was started as {name!r}", remedy=f"there are: {', '.join(self.started) or 'none'}")
         return self.started[name]
 
-    def run(self, script: str, *, fails: str | None = None) -> None:
+    def run(self, script: str, *, fails: str | None = None, user: str | None = None) -> None:
         """Run shell lines in the lab's directory and show what they print, as a `%%lab` cell does.
 
         What they leave in the background goes on until the lab is reset. An interruption ends them with their children.
@@ -96,15 +98,23 @@ class Mechanisms(Workplace):
         Args:
             script: bash, ended at the first line that fails.
             fails: words that its output must have when it fails, as it must ("" for any); None: it must not fail.
+            user: who runs it, in a session of its own (sessions.py); None is root.
 
         Raises:
             CommandError: it failed, and was not meant to.
             CheckFailed: it did not fail, or with other words.
         """
         self.must_be_open()
-        trace.record(script.strip(), calls=(SHELL_CELL,))
+        argv = ["bash", "-e", "-u", "-c", script]
+        options: dict[str, Any] = {"cwd": self.directory, "env": self.environment()}
+        if user is not None:
+            session = Session.open(self, user)
+            trace.record(session.typed(script), calls=(SHELL_CELL,))
+            argv, options = session.account.typed(argv), {**options, **session.options()}
+        else:
+            trace.record(script.strip(), calls=(SHELL_CELL,))
         with trace.silent():
-            done = processes.run(["bash", "-e", "-u", "-c", script], on_output=say, cwd=self.directory, env=self.environment())
+            done = processes.run(argv, on_output=say, **options)
         _judge(script, done.status, done.stdout + done.stderr, fails)
 
     def watch(self, *things: Watchable, seconds: float = 3.0) -> Watched:

@@ -42,13 +42,33 @@ class Terminal:
         self._child = pexpect.fdpexpect.fdspawn(master, encoding="utf-8", codec_errors="replace", timeout=10)
 
     @classmethod
-    def open(cls, place: Workplace, command: str, name: str, *, prompt: str | None = None, **options: Any) -> Terminal:
-        """Start `command` on a new pseudo-terminal and wait until it asks for a line."""
+    def open(
+        cls,
+        place: Workplace,
+        command: str,
+        name: str,
+        *,
+        prompt: str | None = None,
+        patience: float = 10,
+        typed: str = "",
+        **options: Any,
+    ) -> Terminal:
+        """Start `command` on a new pseudo-terminal and wait at most `patience` seconds until it asks for a line.
+
+        Args:
+            place: the lab.
+            command: what to run.
+            name: how lab and shell lines call it.
+            prompt: regular expression of what it prints when it waits for a line; None for a shell's.
+            patience: seconds.
+            typed: how a person types the command, where `options` do a part of it.
+            options: of `kernel.processes.start`.
+        """
         argv = shlex.split(command)
         environment = {**place.environment(), "PS1": PROMPT, "HISTFILE": ""}
         if os.path.basename(argv[0]) == "bash" and len(argv) == 1:
             argv = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
-        line = f"exec {{{name}_in}}> >(exec {shlex.join(argv)} > $LAB/{name}.log 2>&1); {name}=$!"
+        line = f"exec {{{name}_in}}> >(exec {typed or shlex.join(argv)} > $LAB/{name}.log 2>&1); {name}=$!"
         options = {"cwd": place.directory, "env": environment, **options}
         process = processes.start(argv, name=name, tty=True, shell_line=line, **options)
         if process.master is None:
@@ -57,7 +77,7 @@ class Terminal:
         if prompt is None and os.path.basename(argv[0]) != "bash":
             terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
         if terminal.prompt:
-            terminal.expect(terminal.prompt)
+            terminal.expect(terminal.prompt, patience)
         if os.path.basename(argv[0]) == "bash":
             _without_echo(process.master)
         return terminal

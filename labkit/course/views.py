@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from labkit import show
 from labkit.course import pictures
-from labkit.course.mechanisms import Mechanisms
+from labkit.course.containers import Containers
 from labkit.course.targets import Target, target
 from labkit.errors import LabError
 from labkit.kernel import cgroups, namespaces, network, xray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from labkit.course.progress import Progress
 
 
-class Views(Mechanisms):
+class Views(Containers):
     """What a lab can show."""
 
     checkpoints: Checkpoints

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
+from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
 from labkit.kernel.mounts import ownership as mount_ledger
 
@@ -78,7 +79,7 @@ class Workplace:
     def environment(self) -> dict[str, str]:
         """Return the environment of a shell cell: $LAB, the lab's cgroup directories, and a pid for each named process."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "JPY_", "PYDEVD"))}
-        places = {"LAB": str(self.directory), **{name: str(path) for name, path in self.homes.items()}}
+        places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **places, **pids}
 

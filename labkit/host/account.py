@@ -62,9 +62,11 @@ class Account:
         """Return a command as root types it, to be run as this user.
 
         Shell:
-            runuser -u labkit-student -- COMMAND
+            setpriv --reuid=labkit-student --regid=labkit-student --init-groups COMMAND
+
+        Not runuser(1), which opens a session: systemd would move the process out of its cgroup.
         """
-        return ["runuser", "-u", self.name, "--", *argv]
+        return ["setpriv", f"--reuid={self.name}", f"--regid={self.gid}", "--init-groups", *argv]
 
     def environment(self) -> dict[str, str]:
         """Return the environment of its session."""

@@ -53,6 +53,18 @@ def make_tree(path: str | Path) -> Path:
     return Path(where)
 
 
+def claim_tree(path: str | Path) -> None:
+    """Take a name for this lab whose directory will be made by hand, or by a tool: the undo then removes what has this name.
+
+    Raises:
+        LabError: there is something of this name already, and it is not this lab's.
+    """
+    where = _checked(path)
+    if os.path.lexists(where) and _entry(where) is None:
+        raise LabError(f"{where} is there already and was not made by this lab", remedy="choose another name, or remove it")
+    ledger.intend("tree", path=where)
+
+
 def remove_tree(path: str | Path) -> None:
     """Remove a directory of the lab with everything in it; mounts of the lab in it are detached first.
 

@@ -29,7 +29,7 @@ class Container:
         state: where it is in its life.
         pid: its first process, as the host's PID namespace numbers it; None where none runs.
         rootfs: its root directory on the host; None where it is not known.
-        ours: whether the ledger says that a lab made it: nothing else is stopped or removed.
+        ours: whether a lab made it through this protocol: nothing else is stopped or removed by it.
     """
 
     runtime: str

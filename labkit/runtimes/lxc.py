@@ -17,7 +17,7 @@ from labkit.errors import CommandError, LabError, UnsupportedError
 from labkit.host import account
 from labkit.host.account import IdMap
 from labkit.kernel import commands, processes, rooted, trees
-from labkit.kernel.cgroups import members, subtree
+from labkit.kernel.cgroups import hierarchies, members, subtree
 from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.commands import Completed, run
 from labkit.kernel.processes import ending
@@ -27,6 +27,9 @@ from labkit.runtimes.container import Container, State, pick, running
 _KINDS = {"lxc": "lxc container", "lxc-unprivileged": "lxc-unprivileged container"}
 _STATES: Mapping[str, State] = {"STARTING": "creating", "RUNNING": "running", "FREEZING": "paused", "FROZEN": "paused", "THAWED": "running"}
 _CONFIG = Path("/usr/share/lxc/config")
+_PIVOT = "lxc.pivot"
+EVERYBODYS = Path("/var/lib/lxc")
+"""Where containers lie that root makes without -P."""
 BRIDGE = "lxcbr0"
 """The bridge of the containers; `labkit up lxc-bridge` makes it."""
 
@@ -54,7 +57,7 @@ class Lxc:
 
     def others(self) -> tuple[Path, ...]:
         """Return the state directories of everybody else."""
-        return (Path("/var/lib/lxc"),)
+        return (EVERYBODYS,)
 
     def list(self) -> tuple[Container, ...]:
         """Return the labs' containers and those of others, each as the command socket of its monitor says it is.
@@ -162,7 +165,8 @@ class LxcUnprivileged(Lxc):
     def others(self) -> tuple[Path, ...]:
         """Return where the user keeps the containers that are made without -P."""
         with suppress(UnsupportedError):
-            return (account.find().home / ".local/share/lxc",)
+            homes = (account.find().home, *(ledger.state() / "labs").glob("*/home"))
+            return tuple(home / ".local/share/lxc" for home in homes)
         return ()
 
     def _must_be_available(self) -> None:
@@ -282,3 +286,39 @@ def _finish(entry: ledger.Entry) -> None:
     ours.end(entry)
     if any(known.kind == "tree" and known.key["path"] == f"{lxcpath}/{name}" for known in ledger.live(ledger.owner())):
         trees.remove_tree(lxcpath / name)
+
+
+def claim(name: str) -> None:
+    """Take a name for this lab whose container root will make by hand, as the course has it: the undo ends and removes it.
+
+    Raises:
+        LabError: there is such a container already, or a cgroup of its name, and no lab made it.
+    """
+    if not any(entry.kind == "lxc claim" and entry.key["name"] == name for entry in ledger.live(ledger.owner())):
+        for directory in _default_cgroups(name):
+            raise LabError(f"{directory} is there already and was not made by this lab", remedy=f"lxc-stop -k -n {name}")
+    trees.claim_tree(EVERYBODYS / name)
+    pivots = [str(hierarchy.path) for hierarchy in hierarchies().mounted if (hierarchy.path / _PIVOT).is_dir()]
+    ledger.intend("lxc claim", name=name, pivots=":".join(pivots))
+
+
+def _default_cgroups(name: str) -> list[Path]:
+    """Return the cgroups that LXC makes for a container without a lxc.cgroup.dir, those that are there."""
+    places = (hierarchy.path / f"lxc.{part}.{name}" for hierarchy in hierarchies().mounted for part in ("payload", "monitor"))
+    return [place for place in places if place.is_dir()]
+
+
+@ledger.undoes("lxc claim")
+def _undo_claim(entry: ledger.Entry) -> None:
+    """End the container, its monitor first asked; then what is left in the cgroups of its name, which were not there before."""
+    name = entry.key["name"]
+    if shutil.which("lxc-stop") and (EVERYBODYS / name / "config").exists():
+        run(["lxc-stop", "-n", name, "--kill"], check=False, timeout=30)
+    left = _default_cgroups(name)
+    members.kill(left, 10)
+    for directory in left:
+        members.remove(directory, 10)
+    for hierarchy in hierarchies().mounted:  # LXC leaves it behind, empty
+        if str(hierarchy.path) not in entry.key["pivots"].split(":"):
+            with suppress(OSError):
+                (hierarchy.path / _PIVOT).rmdir()

@@ -63,6 +63,11 @@ def surroundings() -> dict[str, Any]:
     return {} if registers() else {"new": ("mount", "pid"), "mount_proc": True}
 
 
+def typed(command: str) -> str:
+    """Return a command line of nspawn with what it is started in."""
+    return command if registers() else f"unshare --mount --pid --fork --kill-child --mount-proc {command}"
+
+
 class Nspawn:
     """The runtime of systemd."""
 
@@ -100,8 +105,8 @@ class Nspawn:
         self._must_be_available()
         real = rooted.must_be_directory(rootfs, argv)
         with self.making(real, name) as (entry, ready):
-            process = processes.start(command(real, name, argv), name=name, env=_environment(ready), **surroundings())
-            _note(entry, process, ready)
+            process = processes.start(command(real, name, argv), name=name, env=environment(ready), **surroundings())
+            note(entry, process, ready)
         return ours.record(_KIND, entry)
 
     def boot(self, rootfs: Path, name: str) -> Container:
@@ -118,8 +123,8 @@ class Nspawn:
         with self.making(real, name) as (entry, ready):
             tells = rooted.resolve(real, "/sbin/init").name == "systemd"  # of another init it is up when it has begun
             argv = [*command(real, name, boot=True), "--console=pipe", f"--notify-ready={'yes' if tells else 'no'}"]
-            process = processes.start(argv, name=name, env=_environment(ready), **surroundings())
-            _note(entry, process, ready, _BOOT)
+            process = processes.start(argv, name=name, env=environment(ready), **surroundings())
+            note(entry, process, ready, _BOOT)
         return ours.record(_KIND, entry)
 
     @contextmanager
@@ -200,11 +205,12 @@ class Ready:
         raise LabError(f"{_PROGRAM} --machine={process.name} {why}", cause=last or None)
 
 
-def _environment(ready: Ready) -> dict[str, str]:
+def environment(ready: Ready) -> dict[str, str]:
+    """Return the environment of nspawn: nothing of the notebook's."""
     return {**rooted.ENVIRONMENT, "NOTIFY_SOCKET": ready.address}
 
 
-def _note(entry: ledger.Entry, process: Process, ready: Ready, timeout: float = 30.0) -> None:
+def note(entry: ledger.Entry, process: Process, ready: Ready, timeout: float = 30.0) -> None:
     """Note nspawn, the container's first process and the cgroups, once the container is up."""
     entry.identity.update(supervisor=ending.known(process.pid), cgroup=_cgroup(process))
     ready.wait(process, timeout)

@@ -61,7 +61,7 @@ def test_a_container_is_started_seen_entered_stopped_and_removed(runtime: Runtim
     assert {kind for kind, inode in namespaces(started.pid).items() if inode != here[kind]} == OWN[runtime.name]
     assert Path(f"/proc/{started.pid}/root/root/note").read_text() == "inside"
     assert Path(f"/proc/{started.pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"sh")
-    assert ("/lab-lab/" in Path(f"/proc/{started.pid}/cgroup").read_text()) or Path("/run/systemd/system").is_dir()
+    assert ("/lab-contract/" in Path(f"/proc/{started.pid}/cgroup").read_text()) or Path("/run/systemd/system").is_dir()
     done = runtime.exec("web", ["sh", "-c", "cat /root/note; echo oops >&2; exit 3"])
     assert (done.status, done.stdout, done.stderr) == (3, "inside", "oops\n")
     init = ending.known(started.pid)
@@ -174,7 +174,8 @@ def test_its_monitor_is_killed_and_the_clean_up_leaves_nothing(runtime: Runtime,
 STARTER = """
     import os, sys, threading
     from pathlib import Path
-    from labkit import runtimes
+    from labkit import ledger, runtimes
+    ledger.own("contract")
     runtime = runtimes.find(sys.argv[1])
     if float(sys.argv[3]) > 0:
         threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), 9)).start()

@@ -24,6 +24,7 @@ pack() {
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : > "$1/etc/machine-id"' \
+        --customize-hook='chroot "$1" passwd --delete root' `# the login prompt lets root in` \
         "$release" "$1/debian.tar" "${mirror:-http://deb.debian.org/debian}"
     xz -0 --threads=2 "$1/debian.tar"
 

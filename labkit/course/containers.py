@@ -1,0 +1,78 @@
+"""The verbs of a lab for containers: thin, each one call of labkit.runtimes with the lab's places filled in."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from labkit import runtimes
+from labkit.course.mechanisms import Mechanisms, Place
+from labkit.course.sessions import Session
+from labkit.course.terminal import Terminal
+from labkit.host import account
+from labkit.runtimes import Runtime, nspawn, rootfs
+
+LOGIN = r"login: $"
+_BOOT = 180.0  # seconds that a system may take to its login prompt: in a virtual machine without KVM it takes one
+
+
+class Containers(Mechanisms):
+    """What a lab can do with the runtimes and their root file systems."""
+
+    def runtime(self, name: str) -> Runtime:
+        """Return a runtime: start, list, exec, stop and remove containers.
+
+        Raises:
+            LabError: there is none of this name.
+        """
+        self.must_be_open()
+        return runtimes.find(name)
+
+    def rootfs(self, name: Place, image: str = "debian", runtime: str = "chroot") -> Path:
+        """Unpack a root file system in the lab's directory, or return the one that is there.
+
+        Shell: mkdir $LAB/NAME; tar -xJf /var/lib/labkit/rootfs/debian.tar.xz -C $LAB/NAME
+
+        Args:
+            name: of the directory.
+            image: "debian", of another release than this machine's and with systemd, or "busybox".
+            runtime: who will run it: of an unprivileged one the files belong to the ids that it maps.
+        """
+        self.must_be_open()
+        return rootfs.unpack(self.path(name), image, runtimes.find(runtime).id_map())
+
+    def boot(self, root: Place, name: str = "") -> Terminal:
+        """Boot the system in a directory with systemd-nspawn, and return its console, at its login prompt.
+
+        Shell: systemd-nspawn -bD $LAB/ROOT
+
+        Args:
+            root: of a root file system with an init; a relative one lies in the lab's directory.
+            name: of the machine; that of the directory by default.
+
+        Raises:
+            LabError: it did not come up, with what it printed last.
+        """
+        self.must_be_open()
+        place = self.path(root)
+        machine = name or place.name
+        known = self.terminals.get(machine)
+        if known is not None and known.alive:
+            return known
+        with nspawn.Nspawn().making(place, machine) as (entry, ready):
+            command = shlex.join(nspawn.command(place, machine, boot=True))
+            environment = nspawn.environment(ready)
+            options = {"env": environment, "typed": nspawn.typed(command), **nspawn.surroundings()}
+            terminal = Terminal.open(self, command, machine, prompt=LOGIN, patience=_BOOT, **options)
+            nspawn.note(entry, terminal.process, ready)
+        self.terminals[machine] = terminal
+        self.started[machine] = terminal.process
+        return terminal
+
+    def session(self, user: str = account.STUDENT) -> Session:
+        """Return the session of a user who is not root: its home directory and its cgroup in this lab.
+
+        Shell: mkdir -m 711 $LAB/home; chown labkit-student: $LAB/home
+        """
+        self.must_be_open()
+        return Session.open(self, user)
