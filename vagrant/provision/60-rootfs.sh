@@ -20,11 +20,12 @@ esac
 pack() {
     local mirror # the one that this machine uses for Debian itself
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' 2> /dev/null | head -n 1)
+    # Root has no password: it is the login prompt of a lab's container, which nothing outside can reach.
     mmdebstrap --quiet --variant=minbase --include="$include" --aptopt='Acquire::Languages "none"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : > "$1/etc/machine-id"' \
-        --customize-hook='chroot "$1" passwd --delete root' `# the login prompt lets root in` \
+        --customize-hook='chroot "$1" passwd --delete root' \
         "$release" "$1/debian.tar" "${mirror:-http://deb.debian.org/debian}"
     xz -0 --threads=2 "$1/debian.tar"
 
