@@ -73,7 +73,7 @@ class Account:
         return {**rooted.ENVIRONMENT, "HOME": str(self.home), "USER": self.name, "LOGNAME": self.name}
 
 
-def find(name: str = STUDENT, etc: Path = Path("/etc")) -> Account:
+def find(name: str = STUDENT, *, etc: Path = Path("/etc")) -> Account:
     """Return an account.
 
     Raises:

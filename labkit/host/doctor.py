@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from labkit.errors import LabError
-from labkit.host import measures
+from labkit.host import containers, measures
 from labkit.host.findings import Finding, Report
 from labkit.host.measures import Machine
 
@@ -47,6 +47,11 @@ CHECKS = (
     Check("fuse", "file systems in user space", measures.fuse),
     Check("unionfs", "a union file system in user space", measures.union),
     *map(_tool, ("lscgroup", "ip", "ifconfig", "unshare", "nsenter", "lsns", "nft")),
+    *map(_tool, ("debootstrap", "mmdebstrap")),
+    Check("rootfs", "what the set-up packed for containers", containers.packed),
+    Check("lxc", "LXC as root", containers.lxc),
+    Check("lxc-unprivileged", "LXC as a user", containers.lxc_unprivileged),
+    Check("nspawn", "systemd-nspawn", containers.nspawn),
     Check("ping", "ICMP echo", measures.ping),
     Check("lsm", "security modules", measures.security_modules),
     Check("disk", "space for what the labs keep", measures.disk),

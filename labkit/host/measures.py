@@ -38,6 +38,8 @@ class Machine:
         dev: the directory of devices.
         run: the directory of run-time data.
         modules: where kernel modules lie.
+        sys: the root of sysfs.
+        etc: the directory of configuration.
         path: where commands are looked for.
         state: where the labs keep what they write.
     """
@@ -46,6 +48,8 @@ class Machine:
     dev: Path = Path("/dev")
     run: Path = Path("/run")
     modules: Path = Path("/lib/modules")
+    sys: Path = Path("/sys")
+    etc: Path = Path("/etc")
     path: str = field(default_factory=lambda: os.environ.get("PATH", os.defpath))
     state: Path = field(default_factory=ledger.state)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from labkit import ledger
 from labkit.errors import CommandError, LabError, UnsupportedError
-from labkit.host import account
+from labkit.host import account, containers
 from labkit.host.account import IdMap
+from labkit.host.measures import Machine
 from labkit.kernel import commands, processes, rooted, trees
 from labkit.kernel.cgroups import hierarchies, members, subtree
 from labkit.kernel.cgroups.delegation import homes
@@ -30,8 +31,6 @@ _CONFIG = Path("/usr/share/lxc/config")
 _PIVOT = "lxc.pivot"
 EVERYBODYS = Path("/var/lib/lxc")
 """Where containers lie that root makes without -P."""
-BRIDGE = "lxcbr0"
-"""The bridge of the containers; `labkit up lxc-bridge` makes it."""
 
 
 class Lxc:
@@ -118,6 +117,10 @@ class Lxc:
         ours.must_be_stopped(ours.record(_KINDS[self.name], entry))
         ledger.undo_one(entry)
 
+    def _plugged(self) -> bool:
+        """Tell whether its containers get a veth to the bridge."""
+        return containers.BRIDGE in os.listdir("/sys/class/net")
+
     def _place(self, name: str) -> str:
         """Return the cgroup of a container, below the lab's part."""
         return f"{self.name}.{name}"
@@ -130,7 +133,7 @@ class Lxc:
         """Write the container's configuration and return the directory in which it lies."""
         trees.make_tree(self.lxcpath())
         directory = trees.make_tree(self.lxcpath() / name)
-        lines = [f"lxc.uts.name = {name}", f"lxc.rootfs.path = dir:{rootfs}", *self._own_lines(name), *_network()]
+        lines = [f"lxc.uts.name = {name}", f"lxc.rootfs.path = dir:{rootfs}", *self._own_lines(name), *_network(plugged=self._plugged())]
         if argv[0] != "/sbin/init":
             lines.append("lxc.signal.halt = SIGTERM")
         (directory / "config").write_text("\n".join(lines) + "\n")
@@ -175,7 +178,7 @@ class LxcUnprivileged(Lxc):
 
     def _configure(self, name: str, rootfs: Path, argv: Sequence[str]) -> Path:
         student = account.find()
-        _must_be_reached(rootfs, student)
+        _must_be_able(student, rootfs, account.delegate(student, self._place(name)))
         directory = super()._configure(name, rootfs, argv)
         for path in (self.lxcpath(), directory, directory / "config"):
             os.chown(path, student.uid, student.gid)
@@ -188,6 +191,9 @@ class LxcUnprivileged(Lxc):
         includes = [f"lxc.include = {_CONFIG}/debian.{which}.conf" for which in ("common", "userns")]
         return [*includes, "lxc.apparmor.profile = unconfined", *maps]
 
+    def _plugged(self) -> bool:
+        return containers.unplugged(account.find(), Machine()) is None
+
     def _run(self, argv: Sequence[str], name: str) -> Completed:
         student = account.find()
         places = account.delegate(student, self._place(name))
@@ -197,11 +203,11 @@ class LxcUnprivileged(Lxc):
         )
 
 
-def _network() -> list[str]:
-    """Return the lines for a veth to the bridge, or for loopback alone where there is no bridge."""
-    if BRIDGE not in os.listdir("/sys/class/net"):
+def _network(*, plugged: bool) -> list[str]:
+    """Return the lines for a veth to the bridge, or for loopback alone where there is no bridge for it."""
+    if not plugged:
         return ["lxc.net.0.type = empty"]
-    return ["lxc.net.0.type = veth", f"lxc.net.0.link = {BRIDGE}", "lxc.net.0.flags = up"]
+    return ["lxc.net.0.type = veth", f"lxc.net.0.link = {containers.BRIDGE}", "lxc.net.0.flags = up"]
 
 
 def _look(runtime: str, lxcpath: Path, name: str, *, ours: bool) -> Container:
@@ -222,20 +228,18 @@ def _rootfs(config: Path) -> Path | None:
     return None
 
 
-def _must_be_reached(rootfs: Path, student: account.Account) -> None:
-    """Refuse a root directory that the user, or the root of its containers, cannot reach or does not own.
+def _must_be_able(student: account.Account, rootfs: Path, places: Sequence[Path]) -> None:
+    """Refuse what would keep the user from running this root directory, before anything is made.
 
     Raises:
-        LabError: names the directory.
+        LabError: with the fault that is there.
     """
-    for directory in reversed(rootfs.parents):
-        if not directory.stat().st_mode & 0o001:
-            why = f"{directory} has no x for others"
-            raise LabError(f"{rootfs} cannot be reached by {student.name}", cause=why, remedy=f"chmod o+x {directory}")
+    for fault in containers.faults_of(student, Machine(), (rootfs,), places):
+        raise LabError(f"{student.name} cannot run {rootfs}", cause=fault.cause, remedy=fault.remedy)
     owner, wanted = rootfs.stat().st_uid, student.id_map()[0][1]
     if owner != wanted:
-        cause = f"it belongs to {owner}, and root inside will be {wanted}"
-        raise LabError(f"{rootfs} does not belong to the container's root", cause=cause, remedy="unpack it with the runtime's id_map()")
+        cause = f"{rootfs} belongs to {owner}, and root inside will be {wanted}"
+        raise LabError(f"{student.name} cannot run {rootfs}", cause=cause, remedy="unpack it with the runtime's id_map()")
 
 
 def _note(entry: ledger.Entry, lxcpath: Path, done: Completed, log: Path) -> None:

@@ -6,6 +6,8 @@ set -euo pipefail
 what=${2:-lab}
 place=${LABKIT_ROOTFS:-/var/lib/labkit/rootfs}
 student=labkit-student
+usernet=/etc/lxc/lxc-usernet
+plug="$student veth lxcbr0 10" # how many ends of a veth it may put into the bridge
 include=systemd-sysv,dbus,procps,iproute2,hostname
 
 # shellcheck source=/dev/null
@@ -51,7 +53,7 @@ if [ "${1:-need}" = need ]; then
     if [ "$what" != vm ]; then
         if [ "$(cat "$place/key" 2> /dev/null)" != "$(key)" ] || [ ! -e "$place/debian.tar.xz" ]; then
             echo "a root file system of Debian $release, and the user $student"
-        elif ! getent passwd "$student" > /dev/null || ! ids uid || ! ids gid; then
+        elif ! getent passwd "$student" > /dev/null || ! ids uid || ! ids gid || ! grep --quiet --line-regexp "$plug" "$usernet" 2> /dev/null; then
             echo "the user $student"
         fi
     fi
@@ -68,6 +70,10 @@ for kind in uid gid; do
         usermod "--add-sub${kind}s" "$first-$((first + 65535))" "$student"
     fi
 done
+if ! grep --quiet --line-regexp "$plug" "$usernet" 2> /dev/null; then
+    mkdir -p /etc/lxc
+    echo "$plug" >> "$usernet"
+fi
 
 if [ "$(cat "$place/key" 2> /dev/null)" = "$(key)" ] && [ -e "$place/debian.tar.xz" ]; then
     exit 0
