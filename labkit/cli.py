@@ -104,11 +104,19 @@ def clean(lab: str | None) -> None:
 @cli.command()
 @click.argument("names", metavar="[NAMES]", nargs=-1)
 @click.option("--apart", is_flag=True, help="Take ports and sockets of its own, beside another LABKIT_STATE.")
-def up(names: tuple[str, ...], *, apart: bool) -> None:
+@click.option("--check", "only_check", is_flag=True, help="Only say what would be done; nothing if nothing.")
+@click.option("--at-boot", is_flag=True, help="Start them with the next boot, by systemd, and not now.")
+def up(names: tuple[str, ...], *, apart: bool, only_check: bool, at_boot: bool) -> None:
     """Start services, or all; wait until they answer."""
     _as_root("up")
     from labkit.host import services
 
+    if only_check:
+        click.echo(services.pending(names), nl=False)
+        return
+    if at_boot:
+        services.enable()
+        return
     if apart:
         services.set_apart()
     services.up(names, click.echo)
@@ -116,12 +124,16 @@ def up(names: tuple[str, ...], *, apart: bool) -> None:
 
 @cli.command()
 @click.argument("names", metavar="[NAMES]", nargs=-1)
-def down(names: tuple[str, ...]) -> None:
+@click.option("--config", is_flag=True, help="Remove the files that labkit has written into /etc, too.")
+def down(names: tuple[str, ...], *, config: bool) -> None:
     """Stop services that `labkit up` started, or all."""
     _as_root("down")
     from labkit.host import services
 
     services.down(names, click.echo)
+    if config:
+        for path in services.unconfigure():
+            click.echo(f"removed {path}")
 
 
 @cli.command()

@@ -10,6 +10,7 @@ from labkit.errors import LabError
 from labkit.host import containers, measures
 from labkit.host.findings import Finding, Report
 from labkit.host.measures import Machine
+from labkit.host.services.table import SERVICES
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,21 @@ def _controller(name: str) -> Check:
     return Check(name, f"the cgroup controller {name}", lambda machine: measures.controller(machine, name))
 
 
+def _service(name: str, title: str) -> Check:
+    def measure(machine: Machine) -> Finding:  # noqa: ARG001 - a service is where this instance has it
+        from labkit.host.services import diagnosis
+
+        return diagnosis.service(name)
+
+    return Check(name, title, measure)
+
+
+def _starter(machine: Machine) -> Finding:
+    from labkit.host.services import diagnosis
+
+    return diagnosis.starter(machine)
+
+
 CHECKS = (
     Check("root", "user id", measures.root),
     Check("kernel", "version of the kernel", measures.kernel),
@@ -55,7 +71,8 @@ CHECKS = (
     Check("ping", "ICMP echo", measures.ping),
     Check("lsm", "security modules", measures.security_modules),
     Check("disk", "space for what the labs keep", measures.disk),
-    Check("services", "what starts services", measures.services),
+    Check("services", "what starts services", _starter),
+    *(_service(service.name, service.title) for service in SERVICES),
 )
 """Every check; a lab names those that it needs by their ids."""
 

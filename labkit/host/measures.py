@@ -83,8 +83,7 @@ def kernel(machine: Machine) -> Finding:
 
 def capabilities(machine: Machine) -> Finding:
     """Read CapEff: which capabilities are in force."""
-    mask = int(machine.status("CapEff"), 16)
-    lacking = [name for bit, name in enumerate(CAPABILITIES) if not mask >> bit & 1]
+    lacking = capabilities_lacking(machine)
     names = ", ".join(f"CAP_{name.upper()}" for name in lacking)
     if not lacking:
         return green(f"all {len(CAPABILITIES)} in force")
@@ -94,6 +93,12 @@ def capabilities(machine: Machine) -> Finding:
         which = ", ".join(f"CAP_{name.upper()}" for name in needed)
         return red(measured, f"{which} missing in CapEff", "run as root; in a container start it with --privileged")
     return green(f"{measured}; no lab needs {names}")
+
+
+def capabilities_lacking(machine: Machine) -> list[str]:
+    """Return the capabilities that are not in force here, by their names without CAP_."""
+    mask = int(machine.status("CapEff"), 16)
+    return [name for bit, name in enumerate(CAPABILITIES) if not mask >> bit & 1]
 
 
 def cgroups(machine: Machine) -> Finding:
@@ -221,12 +226,6 @@ def disk(machine: Machine) -> Finding:
     if free < 100:
         return red(measured, "the labs need 100 MiB", "free some space, or set LABKIT_STATE to a directory with more")
     return amber(measured, "less than 500 MiB") if free < 500 else green(measured)
-
-
-def services(machine: Machine) -> Finding:
-    """Tell whether systemd runs; no lab so far needs a service."""
-    runs = (machine.run / "systemd/system").is_dir()
-    return green(f"systemd {'runs' if runs else 'does not run'}; no lab needs a service")
 
 
 def _failure(machine: Machine, *argv: str) -> str:

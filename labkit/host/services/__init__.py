@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from labkit.host.services.lifecycle import Status, down, status, up
+from labkit.host.services.lifecycle import Status, down, enable, pending, status, unconfigure, up
 from labkit.host.services.places import Places, environment, places, set_apart
 from labkit.host.services.table import SERVICES, Service
 
-__all__ = ["SERVICES", "Places", "Service", "Status", "down", "environment", "places", "set_apart", "status", "up"]
+__all__ = [
+    "SERVICES", "Places", "Service", "Status", "down", "enable", "environment", "pending", "places", "set_apart", "status",
+    "unconfigure", "up",
+]  # fmt: skip

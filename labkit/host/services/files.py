@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labkit.errors import LabError
 
-MARK = "# labkit's: written by its set-up, and written again by the next; `labkit services remove` takes it away"
+MARK = "# labkit's: its set-up writes this file again; `labkit down --config` removes it"
 """The first line of each file that we write outside of our state directory."""
 
 

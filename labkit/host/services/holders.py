@@ -37,6 +37,24 @@ def comm(pid: int) -> str:
         return ""
 
 
+def command(pid: int) -> bytes:
+    """Return the arguments of a process, each with a null byte after it; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def listens(pid: int) -> list[str]:
+    """Return the paths of the unix sockets that a process holds."""
+    import psutil
+
+    try:
+        return [str(connection.laddr) for connection in psutil.Process(pid).net_connections("unix") if connection.laddr]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def marked(places: Places, name: str | None = None) -> list[int]:
     """Return the processes that carry the mark of this instance in their environment; of one service, or of all."""
     wanted = {f"LABKIT_SERVICES_OF={places.state}".encode()} | ({f"LABKIT_SERVICE={name}".encode()} if name else set())

@@ -19,6 +19,8 @@ from labkit.host.services.places import Places
 from labkit.kernel import commands, syscalls
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_SHIMS = "/run/containerd/s"
+"""Where containerd's shims listen, whatever containerd is told."""
 _FORWARDING = ("docker", "containerd", "lxc-bridge")
 """The services that switch forwarding on."""
 
@@ -39,20 +41,34 @@ def before(name: str) -> dict[str, Any]:
 
 def remove(name: str, places: Places, noted: dict[str, Any], *, others: Iterable[str] = ()) -> None:
     """Remove what a service has left; `others` are the services of ours that still run."""
-    holders.end(holders.marked(places, name), politely=0 if name == "containerd" else 5)
+    if name in ("docker", "containerd"):
+        _end_shims(name, places)
+    holders.end(holders.marked(places, name), politely=5)
     _unmount(_directories(name, places))
     links = _links(name, places, noted)
     if not places.apart and name in ("docker", "containerd"):
-        packet_filter.restore(name, links, noted.get("filter", {}))
+        packet_filter.restore(name, links, _addresses(links), noted.get("filter", {}))
     for ifname in links:
         _delete_link(ifname)
     if name == "lxc-bridge":
         bridges.remove_tables(places.bridge)
     for directory in _runtime_directories(name, places):
         shutil.rmtree(directory, ignore_errors=True)
+    _remove_empty(name, places)
     _remove_cgroups(name, places, set(noted.get("cgroups", ())))
     if noted.get("ip_forward") == "0" and name in _FORWARDING and not set(_FORWARDING) & set(others):
         _FORWARD.write_text("0\n")
+
+
+def _end_shims(name: str, places: Places) -> None:
+    """Kill containers whose engine is gone, and the shims above them; the shims' sockets are theirs alone."""
+    shims = [shim for shim in holders.marked(places, "containerd") if holders.comm(shim).startswith("containerd-shim")]
+    if name == "docker":
+        shims = [shim for shim in shims if b"\0-namespace\0moby\0" in holders.command(shim)]
+    sockets = [socket for shim in shims for socket in holders.listens(shim) if socket.startswith(f"{_SHIMS}/")]
+    holders.end(shims)
+    for socket in sockets:
+        Path(socket).unlink(missing_ok=True)
 
 
 def _directories(name: str, places: Places) -> tuple[Path, ...]:
@@ -68,6 +84,22 @@ def _directories(name: str, places: Places) -> tuple[Path, ...]:
 def _runtime_directories(name: str, places: Places) -> tuple[Path, ...]:
     """Return what a service keeps below our run directory."""
     return {"docker": (places.run / "docker",), "containerd": (places.run / "containerd", places.run / "cni")}.get(name, ())
+
+
+def _remove_empty(name: str, places: Places) -> None:
+    """Remove what a daemon makes below /run wherever it is told to work."""
+    if name == "containerd":
+        places.containerd.with_name("containerd.sock.ttrpc").unlink(missing_ok=True)
+    made = {"docker": ("/run/docker/plugins", "/run/docker"), "containerd": (_SHIMS, "/run/containerd")}.get(name, ())
+    for directory in made:
+        with contextlib.suppress(OSError):  # not empty: somebody else is in it
+            os.rmdir(directory)
+
+
+def remove_run(places: Places) -> None:
+    """Remove our directory of sockets, when no service of ours is left."""
+    _unmount((places.run,))
+    shutil.rmtree(places.run, ignore_errors=True)
 
 
 def _unmount(directories: Iterable[Path]) -> None:
@@ -86,6 +118,12 @@ def _links(name: str, places: Places, noted: dict[str, Any]) -> list[str]:
     there = [link.ifname for link in network.links()]
     ours = {"docker": _docker_bridges, "containerd": _cni_bridges, "lxc-bridge": _lxc_bridges}.get(name, _none)(places)
     return [ifname for ifname in there if ifname in ours and ifname not in noted.get("links", ())]
+
+
+def _addresses(links: Iterable[str]) -> list[str]:
+    from labkit.kernel import network
+
+    return [address for link in network.links() if link.ifname in links for address in link.addresses]
 
 
 def _docker_bridges(places: Places) -> set[str]:

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from labkit import ledger
 from labkit.errors import LabError
-from labkit.host.services import bridges, holders, leftovers, probes
+from labkit.host.services import bridges, holders, leftovers, mirrors, probes, programs, units
 from labkit.host.services.backend import Backend
-from labkit.host.services.places import Places, places
+from labkit.host.services.places import Places, as_booted, places
 from labkit.host.services.table import SERVICES, Service, named, with_dependents, with_needed
 
 State = Literal["up", "down", "foreign", "failed"]
@@ -63,7 +64,46 @@ def up(names: Iterable[str] = (), say: Callable[[str], None] | None = None) -> N
     """
     found, chosen = places(), with_needed(names)
     with _alone(found):
-        _raise(_bring_up(chosen, found, backend(found), say or _unsaid))
+        errors = _bring_up(chosen, found, backend(found), say or _unsaid)
+        for written in mirrors.configure(found):
+            if not written.ours and say:
+                say(f"{written.path}: left as it is, it is not labkit's")
+    _raise(errors)
+
+
+def pending(names: Iterable[str] = ()) -> str:
+    """Return in a few words what `up` would have to do, or "" where everything is up and configured."""
+    found = places()
+    todo = [one.name for one in status([service.name for service in with_needed(names)]) if one.state in ("down", "failed")]
+    files = len(mirrors.pending(found))
+    return ", ".join([*todo, *([f"{files} files of configuration"] if files else [])])
+
+
+def enable() -> None:
+    """Let systemd start the services with this root file system's next boot; nothing is started now.
+
+    For a root file system that is being built. The registry with accounts is left to the first `up`: each machine has its own secrets.
+    """
+    found = as_booted()
+    for service in SERVICES:
+        if service.name != "accounts":
+            programs.prepare(service.name, found, systemd=True)
+            units.install(service, found)
+            units.enable(service)
+    mirrors.configure(found)
+
+
+def unconfigure() -> tuple[Path, ...]:
+    """Remove the files that we have outside of the state directory; return them.
+
+    Raises:
+        LabError: a service of ours still runs.
+    """
+    found = places()
+    if still := _wanted():
+        raise LabError(f"{', '.join(sorted(still))} of labkit's still run", remedy="labkit down")
+    gone = [units.path(service) for service in SERVICES if found.under_systemd and units.remove(service)]
+    return (*gone, *mirrors.unconfigure(found))
 
 
 def down(names: Iterable[str] = (), say: Callable[[str], None] | None = None) -> None:
@@ -89,6 +129,7 @@ def down(names: Iterable[str] = (), say: Callable[[str], None] | None = None) ->
                 errors.append(error)
         if not _wanted():
             running.close()
+            leftovers.remove_run(found)
     _raise(errors)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from labkit import ledger
 from labkit.errors import LabError
 
+_LXD = Path("/var/lib/lxd")
 _DEFAULT_STATE = Path("/var/lib/labkit")
 SYSTEMD = Path("/run/systemd/system")
 """Is there where systemd is process 1. See: sd_booted(3)."""
@@ -34,6 +35,7 @@ class Places:
         bridge_address: its address.
         docker_bridge: docker's default bridge; another name than docker0 makes dockerd leave the packet filter alone.
         docker_address: the address of that other bridge.
+        systemd: whether systemd is process 1 of the machine.
     """
 
     state: Path
@@ -47,6 +49,7 @@ class Places:
     bridge_address: str = "10.0.3.1/24"
     docker_bridge: str = "docker0"
     docker_address: str = ""
+    systemd: bool = False
 
     @property
     def apart(self) -> bool:
@@ -56,7 +59,7 @@ class Places:
     @property
     def under_systemd(self) -> bool:
         """Tell whether systemd runs the services: then the distribution's directories are theirs."""
-        return SYSTEMD.is_dir() and not self.apart
+        return self.systemd and not self.apart
 
     @property
     def docker_root(self) -> Path:
@@ -122,7 +125,8 @@ def places() -> Places:
     """
     state = ledger.state()
     run = Path("/run/labkit" if state == _DEFAULT_STATE else f"/run/labkit-{_mark(state)}")
-    course = Places(state, run, Path("/var/lib/lxd") if SYSTEMD.is_dir() else state / "lxd")
+    systemd = SYSTEMD.is_dir()
+    course = Places(state, run, _LXD if systemd else state / "lxd", systemd=systemd)
     file = _file(state)
     try:
         given = json.loads(file.read_text())
@@ -131,6 +135,11 @@ def places() -> Places:
         return course
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise LabError(f"{file} cannot be used: {error}", remedy="correct it, or remove it for the course's places") from error
+
+
+def as_booted() -> Places:
+    """Return the places that this root file system will have once systemd has booted it."""
+    return replace(places(), systemd=True, lxd=_LXD)
 
 
 def set_apart() -> Places:
@@ -170,7 +179,7 @@ def environment() -> dict[str, str]:
     """
     found = places()
     own = {"CONTAINERS_CONF": str(found.state / "containers.conf")} if (found.state / "containers.conf").exists() else {}
-    if found.lxd != Path("/var/lib/lxd"):
+    if found.lxd != _LXD:
         own["LXD_DIR"] = str(found.lxd)
     if found.apart:
         own["DOCKER_HOST"] = f"unix://{found.docker}"

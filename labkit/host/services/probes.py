@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import socket
-import ssl
 import struct
 from dataclasses import dataclass
 
@@ -49,6 +47,9 @@ def _registry(places: Places) -> Health:
 
 
 def _accounts(places: Places) -> Health:
+    import base64
+    import ssl  # takes 20 ms, and one service needs it
+
     with socket.create_connection(("127.0.0.1", places.accounts), PATIENCE) as plain:
         directory = places.accounts_directory
         try:
@@ -66,6 +67,17 @@ def _docker(places: Places) -> Health:
         answer = _get(connection, "/_ping")
     version = re.search(rb"(?im)^server: docker/(\S+)", answer)
     return _as_health(answer, 200, f"Docker {version[1].decode()}" if version else "")
+
+
+def docker_mirrors(places: Places) -> list[str]:
+    """Return the mirrors that the docker which serves now has."""
+    try:
+        with _unix(str(places.docker)) as connection:
+            answer = _get(connection, "/info")
+    except OSError:
+        return []
+    found = re.search(rb'"Mirrors":\[([^\]]*)\]', answer)
+    return re.findall(r'"([^"]+)"', found[1].decode()) if found else []
 
 
 def _containerd(places: Places) -> Health:

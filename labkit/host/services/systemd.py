@@ -50,6 +50,7 @@ class Systemd:
         changed = units.install(service, self.places) or changed
         if changed:
             _systemctl("daemon-reload")
+            units.enable(service)
         running = self.observe(service).running != "stopped"
         try:
             _systemctl("restart" if changed and running else "start", service.unit, seconds=service.seconds)

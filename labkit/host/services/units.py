@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from labkit.kernel import commands
 ETC = Path("/etc/systemd/system")
 _SHIPPED = (Path("/etc/systemd/system"), Path("/lib/systemd/system"))
 _DAEMON = Path("/etc/docker/daemon.json")
+_REGISTRY = Path("/etc/docker/registry/config.yml")
 _CONTAINERD = Path("/etc/containerd/config.toml")
 
 
@@ -41,6 +43,29 @@ def install(service: Service, places: Places) -> bool:
     return files.write(target, text(service, places))
 
 
+def enable(service: Service) -> None:
+    """Let systemd start a service with the machine; it may be another machine's root file system, where no systemd runs yet.
+
+    Debian's own registry, which listens on every address, does not start where nobody has configured it.
+    """
+    commands.run(["systemctl", "enable", service.unit, *sockets(service)], timeout=60)
+    if service.name == "registry" and is_shipped(_REGISTRY, "docker-registry"):
+        commands.run(["systemctl", "disable", "docker-registry.service"], timeout=60, check=False)
+
+
+def remove(service: Service) -> bool:
+    """Remove our file of a service, and let our own units start no more; tell whether it was there."""
+    target = path(service)
+    if not target.exists() or not files.is_ours(target):
+        return False
+    if target.name == service.unit:
+        commands.run(["systemctl", "disable", service.unit], timeout=60, check=False)
+    target.unlink()
+    with contextlib.suppress(OSError):
+        target.parent.rmdir()
+    return True
+
+
 def text(service: Service, places: Places) -> str:
     """Return our file of a service."""
     mark = f"Environment=LABKIT_SERVICE={service.name} LABKIT_SERVICES_OF={places.state}\n"
@@ -58,7 +83,7 @@ def _start(service: Service, places: Places) -> str:
     """Return the lines that start the distribution's service with our configuration, where a person has not set another."""
     if service.name == "docker" and not docker_mirrors():
         more = f" --registry-mirror=http://{places.registry_address}"
-    elif service.name == "containerd" and is_shipped(_CONTAINERD):
+    elif service.name == "containerd" and is_shipped(_CONTAINERD, "containerd*"):
         more = f" --config {places.configuration / 'containerd.toml'}"
     else:
         return ""
@@ -74,14 +99,14 @@ def docker_mirrors() -> list[str]:
     return [str(mirror) for mirror in found] if isinstance(found, list) else []
 
 
-def is_shipped(file: Path) -> bool:
-    """Tell whether a configuration file is as its package has it, or not there: then nobody wrote into it."""
+def is_shipped(file: Path, packages: str) -> bool:
+    """Tell whether a configuration file is as one of these packages has it, or not there: then nobody wrote into it."""
     try:
         digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
     except FileNotFoundError:
         return True
     try:
-        listed = commands.run(["dpkg-query", "--show", "--showformat", "${Conffiles}\n", "containerd*"], timeout=20).stdout
+        listed = commands.run(["dpkg-query", "--show", "--showformat", "${Conffiles}\n", packages], timeout=20).stdout
     except LabError:
         return False
     return f"{file} {digest}" in listed

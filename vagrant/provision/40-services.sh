@@ -1,0 +1,24 @@
+#!/bin/bash
+# The services of the labs, up and answering, and the local registry as everybody's mirror of docker.io.
+# `box` is a root file system that is being built: there they are only told to start with its boot.
+set -euo pipefail
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+labkit=$checkout/.venv/bin/labkit
+what=${2:-lab}
+
+case ${1:-need}-$what in
+    need-lab | need-test)
+        todo=$("$labkit" up --check)
+        if [ -n "$todo" ]; then
+            echo "services: $todo"
+        fi
+        ;;
+    do-lab | do-test) "$labkit" up ;;
+    need-box)
+        if [ ! -e /etc/systemd/system/labkit-registry.service ]; then
+            echo "services at boot"
+        fi
+        ;;
+    do-box) "$labkit" up --at-boot ;;
+esac
