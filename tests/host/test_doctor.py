@@ -41,9 +41,9 @@ def path_without(directory: Path, *names: str) -> str:
 
 
 def test_nothing_is_red_on_a_machine_that_was_set_up() -> None:
-    done = labkit("doctor")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = labkit("doctor", LABKIT_STATE="")  # the machine's own, where the set-up has brought the services up
     assert [line for line in done.stdout.splitlines() if line.startswith("red")] == []
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_text_fits_80_columns_and_names_each_check_once() -> None:

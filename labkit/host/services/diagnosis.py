@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 from labkit.host.findings import Finding, amber, green, red
@@ -22,6 +23,8 @@ def starter(machine: Machine) -> Finding:
 
 def service(name: str) -> Finding:
     """Ask one service."""
+    if os.geteuid() != 0:
+        return amber("not asked", "only root may ask it", "sudo labkit doctor")
     now = lifecycle.status([name])[0]
     if now.state == "up":
         return green(f"{now.health} ({now.by}, {now.where})")
@@ -36,11 +39,11 @@ def service(name: str) -> Finding:
 
 
 def _foreign(now: lifecycle.Status, remedy: str) -> Finding:
-    who = f"{now.where} is served by somebody else"
     found = places()
-    if not named(now.name).shared:
-        return red(who, f"pid {now.pid} is not labkit's, so the images of the labs are not in it", f"stop it, then {remedy}")
+    said = f"{now.health} ({now.by}, pid {now.pid}, {now.where})"
+    if not now.serves or not (named(now.name).shared or now.by == lifecycle.OTHER):
+        return red(said, f"{now.where} is held by somebody else", f"stop pid {now.pid}, then {remedy}")
     if now.name == "docker" and f"http://{found.registry_address}/" not in probes.docker_mirrors(found):
         mirror = f'"registry-mirrors": ["http://{found.registry_address}"]'
-        return amber(f"{who}: {now.health}", "the local registry is not among its mirrors", f"write {mirror} into its daemon.json")
-    return amber(f"{who}: {now.health}", "labkit uses it as it is")
+        return amber(said, "the local registry is not among its mirrors", f"write {mirror} into its daemon.json")
+    return amber(said, "it was there already, and is used as it is")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable
@@ -18,15 +19,21 @@ def holder(name: str, places: Places) -> tuple[int, str]:
     """Return the process that listens at the place of a service, as (pid, comm); (0, "") where it is not to be seen."""
     import psutil
 
-    port = {"registry": places.registry, "accounts": places.accounts}.get(name)
-    path = {"docker": places.docker, "containerd": places.containerd, "lxd": places.lxd / "unix.socket"}.get(name)
-    for connection in psutil.net_connections("tcp" if port else "unix"):
-        if not connection.pid:
-            continue
-        address: Any = connection.laddr
-        if (connection.status == psutil.CONN_LISTEN and address.port == port) if port else _same(address, path):
+    kind = {"registry": "tcp", "accounts": "tcp", "lxc-bridge": "udp"}.get(name, "unix")
+    for connection in psutil.net_connections(kind):
+        if connection.pid and _listens_there(name, connection, places):
             return connection.pid, comm(connection.pid)
     return 0, ""
+
+
+def _listens_there(name: str, connection: Any, places: Places) -> bool:
+    address = connection.laddr
+    if name in ("registry", "accounts"):
+        return bool(connection.status == "LISTEN" and address.port == getattr(places, name))
+    if name == "lxc-bridge":
+        return bool(address) and f"{address.ip}:{address.port}" == f"{places.bridge_address.partition('/')[0]}:53"
+    path = {"docker": places.docker, "containerd": places.containerd, "lxd": places.lxd / "unix.socket"}[name]
+    return bool(address) and os.path.realpath(str(address)) == os.path.realpath(path)
 
 
 def comm(pid: int) -> str:
@@ -70,12 +77,14 @@ def marked(places: Places, name: str | None = None) -> list[int]:
     return found
 
 
-def is_marked(pid: int, places: Places) -> bool:
-    """Tell whether a process was started by this instance."""
+def state_of(pid: int) -> Path | None:
+    """Return the state directory of the instance that started a process; None if none did, or it is not to be seen."""
     try:
-        return f"LABKIT_SERVICES_OF={places.state}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
-        return False
+        return None
+    found = re.search(rb"(?:^|\0)LABKIT_SERVICES_OF=([^\0]+)", environment)
+    return Path(os.fsdecode(found[1])) if found else None
 
 
 def end(pids: Iterable[int], *, politely: float = 0.0) -> None:
@@ -122,6 +131,3 @@ def _lives(process: object) -> bool:
     except psutil.NoSuchProcess:
         return False
 
-
-def _same(address: object, path: Path | None) -> bool:
-    return bool(address) and path is not None and os.path.realpath(str(address)) == os.path.realpath(path)

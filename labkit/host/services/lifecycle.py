@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from labkit.host.services.backend import Backend
 from labkit.host.services.places import Places, as_booted, places
 from labkit.host.services.table import SERVICES, Service, named, with_dependents, with_needed
 
+OTHER = "other labkit"
 State = Literal["up", "down", "foreign", "failed"]
 _INTERVAL = 0.05
 
@@ -29,13 +30,14 @@ class Status:
     Attributes:
         name: the service.
         state: up (ours, and it answers), down, foreign (somebody else's serves there), failed (ours, and it does not answer).
-        by: what runs it: "systemd", "supervisord", "not ours", or "" where nothing does.
+        by: what runs it: "systemd", "supervisord", "other labkit" (of another $LABKIT_STATE), "not ours", or "" where nothing does.
         health: what it answered.
         where: its port, socket or link.
         pid: its process, or 0.
         since: when it was started, in seconds since the epoch, or 0.
         log: where its log is.
         wanted: whether it was brought up and should run.
+        serves: of a foreign one, whether it can be used.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Status:
     since: float
     log: str
     wanted: bool
+    serves: bool = False
 
 
 def up(names: Iterable[str] = (), say: Callable[[str], None] | None = None) -> None:
@@ -190,9 +193,9 @@ def _start(service: Service, of: Places, running: Backend, say: Callable[[str], 
     if now.state == "up":
         return None
     if now.state == "foreign":
-        if not service.shared or not probes.ask(service.name, of).ok:
+        if not now.serves or (not service.shared and now.by != OTHER):
             raise _refusal(service, now)
-        say(f"{service.name}: used as it is, {_whose(now)} at {now.where} is not labkit's")
+        say(f"{service.name}: used as it is, {_whose(now)} at {now.where} is {now.by}")
         return None
     with _as_services():
         entry = ledger.find("service", name=service.name)
@@ -268,23 +271,26 @@ def _undo(entry: ledger.Entry) -> None:
 
 def _look(service: Service, of: Places, running: Backend) -> Status:
     process, health = running.observe(service), probes.ask(service.name, of)
-    wanted = service.name in _wanted()
-    ours = process.running == "running" or process.pid > 0
-    state, by, pid, since = _judge(service, of, health, ours=ours, wanted=wanted), running.name, process.pid, process.since
-    if state == "foreign":
-        pid, since, by = holders.holder(service.name, of)[0], 0.0, "not ours"
-    elif state == "down":
-        by = ""
-    log = running.log(service) if state in ("up", "failed") else ""
-    return Status(service.name, state, by, health.said, where(service.name, of), pid, since, log, wanted)
+    wanted, place, log = service.name in _wanted(), where(service.name, of), running.log(service)
+    if process.running == "running" or process.pid:
+        health = _asked_again(service, of, health, process.pid)
+        state: State = "up" if health.ok else "failed"
+        return Status(service.name, state, running.name, health.said, place, process.pid, process.since, log, wanted)
+    if not health.held or (service.name == "lxc-bridge" and wanted):
+        state = "failed" if wanted else "down"
+        return Status(service.name, state, running.name if wanted else "", health.said, place, 0, 0.0, log if wanted else "", wanted)
+    pid, _ = holders.holder(service.name, of)
+    if holders.state_of(pid) == of.state:  # its supervisord was killed
+        return Status(service.name, "failed", running.name, f"{health.said}, but nothing watches it", place, pid, 0.0, log, wanted)
+    health = _asked_again(service, of, health, pid)
+    by = OTHER if holders.state_of(pid) else "not ours"
+    return Status(service.name, "foreign", by, health.said, place, pid, 0.0, "", wanted, health.ok)
 
 
-def _judge(service: Service, of: Places, health: probes.Health, *, ours: bool, wanted: bool) -> State:
-    if ours:
-        return "up" if health.ok else "failed"
-    if health.held and not (service.name == "lxc-bridge" and wanted):
-        return "failed" if holders.is_marked(holders.holder(service.name, of)[0], of) else "foreign"
-    return "failed" if wanted else "down"
+def _asked_again(service: Service, of: Places, health: probes.Health, pid: int) -> probes.Health:
+    """Ask the registry with accounts with the password of the instance that it is of, where that is another one."""
+    other = None if health.ok or service.name != "accounts" else holders.state_of(pid)
+    return probes.ask(service.name, replace(of, state=other)) if other and other != of.state else health
 
 
 def _wanted() -> set[str]:

@@ -19,7 +19,7 @@ class Service:
         unit: its unit where systemd runs.
         needs: services without which it does not start.
         wants: services that are started with it; it starts without them, too.
-        shared: one that is there already and not ours is used; otherwise it is refused, since we would write into it.
+        shared: one that is there already and not labkit's is used; otherwise it is refused, since we would write into it.
         seconds: how long its answer is waited for.
     """
 
