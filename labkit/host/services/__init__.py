@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from labkit.host.services.lifecycle import Status, down, enable, pending, status, unconfigure, up
+from labkit.host.services.installation import enable, pending, unconfigure
+from labkit.host.services.lifecycle import down, up
+from labkit.host.services.observation import Status, status
 from labkit.host.services.places import Places, environment, places, set_apart
 from labkit.host.services.table import SERVICES, Service
 

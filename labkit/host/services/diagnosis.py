@@ -7,7 +7,7 @@ import shutil
 
 from labkit.host.findings import Finding, amber, green, red
 from labkit.host.measures import Machine
-from labkit.host.services import lifecycle, probes, programs
+from labkit.host.services import observation, probes, programs
 from labkit.host.services.places import places
 from labkit.host.services.table import named
 
@@ -25,7 +25,7 @@ def service(name: str) -> Finding:
     """Ask one service."""
     if os.geteuid() != 0:
         return amber("not asked", "only root may ask it", "sudo labkit doctor")
-    now = lifecycle.status([name])[0]
+    now = observation.status([name])[0]
     if now.state == "up":
         return green(f"{now.health} ({now.by}, {now.where})")
     remedy = f"labkit up {name}"
@@ -38,10 +38,10 @@ def service(name: str) -> Finding:
     return red("does not answer", f"{now.where}: {now.health}; log: {now.log}", remedy)
 
 
-def _foreign(now: lifecycle.Status, remedy: str) -> Finding:
+def _foreign(now: observation.Status, remedy: str) -> Finding:
     found = places()
     said = f"{now.health} ({now.by}, pid {now.pid}, {now.where})"
-    if not now.serves or not (named(now.name).shared or now.by == lifecycle.OTHER):
+    if not now.serves or not (named(now.name).shared or now.by == observation.OTHER):
         return red(said, f"{now.where} is held by somebody else", f"stop pid {now.pid}, then {remedy}")
     if now.name == "docker" and f"http://{found.registry_address}/" not in probes.docker_mirrors(found):
         mirror = f'"registry-mirrors": ["http://{found.registry_address}"]'

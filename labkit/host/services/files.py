@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def write(path: Path, text: str, mode: int = 0o644, owner: tuple[int, int] | Non
             file.write(text)
         fresh.replace(path)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise LabError(f"{path} cannot be written: {error.strerror}") from error
     return True
 

@@ -66,7 +66,7 @@ def restore(name: str, links: Iterable[str], networks: Iterable[str], noted: dic
     """
     for family, command in _FAMILIES.items():
         saved = _saved(command)
-        lines = _removal(name, saved, tuple(links), tuple(networks), set(noted.get("chains", {}).get(family, ())))
+        lines = removal(name, saved, tuple(links), tuple(networks), set(noted.get("chains", {}).get(family, ())))
         policy = noted.get("policy", {}).get(family)
         if name == "docker" and policy and any((table, chain) == ("filter", "FORWARD") for table, chain, _ in _chains(saved)):
             lines.setdefault("filter", []).append(f"-P FORWARD {policy}")
@@ -77,7 +77,7 @@ def restore(name: str, links: Iterable[str], networks: Iterable[str], noted: dic
         _delete_if_empty(table)
 
 
-def _removal(name: str, saved: str, links: tuple[str, ...], networks: tuple[str, ...], known: set[str]) -> dict[str, list[str]]:
+def removal(name: str, saved: str, links: tuple[str, ...], networks: tuple[str, ...], known: set[str]) -> dict[str, list[str]]:
     """Return the lines for iptables-restore that remove a service's rules and chains, by table."""
     rules, made = _rules(saved), _MADE_BY[name]
     chains = {(table, chain) for table, chain, _ in _chains(saved) if made.match(chain) and f"{table} {chain}" not in known}
@@ -85,7 +85,7 @@ def _removal(name: str, saved: str, links: tuple[str, ...], networks: tuple[str,
     lines: dict[str, list[str]] = {}
     for rule in rules:
         jumps = (rule.table, rule.target) in chains
-        if (rule.table, rule.chain) not in chains and (jumps or _NETWORK in rule.words or _concerns(rule, links, networks)):
+        if (rule.table, rule.chain) not in chains and (jumps or _is_of_our_network(name, rule) or _concerns(rule, links, networks)):
             lines.setdefault(rule.table, []).append(f"-D {rule.chain} {rule.words}")
     for verb in ("-F", "-X"):
         for table, chain in sorted(chains):
@@ -98,6 +98,10 @@ def _is_a_persons(name: str, rule: Rule, chains: set[tuple[str, str]]) -> bool:
     if name == "docker":
         return rule.chain == "DOCKER-USER" and rule.words != "-j RETURN"
     return "name: " in rule.words and _NETWORK not in rule.words and (rule.table, rule.chain) in chains
+
+
+def _is_of_our_network(name: str, rule: Rule) -> bool:
+    return name == "containerd" and _NETWORK in rule.words
 
 
 def _concerns(rule: Rule, links: tuple[str, ...], networks: tuple[str, ...]) -> bool:

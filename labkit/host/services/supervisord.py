@@ -1,7 +1,8 @@
 """Where systemd does not run: one supervisord of ours starts the services, and starts again what was killed. See: supervisord(1).
 
-It is spoken to through its XML-RPC on a unix socket. A service ends when supervisord dies (PR_SET_PDEATHSIG), so that nobody's
-child is left to hold a port; and what a service starts carries the instance's mark in its environment, so that it is known as ours.
+It is spoken to through its XML-RPC on a unix socket. A service ends when supervisord dies (PR_SET_PDEATHSIG), so that nobody's child is
+left to hold a port; dnsmasq alone lives on, since it changes its user. What a service starts carries the instance's mark in its
+environment, so that it is known as ours.
 """
 
 from __future__ import annotations

@@ -1,0 +1,215 @@
+"""The services without any: the table, the places, what is written for whom, and what is found again in a packet filter."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from labkit.errors import LabError
+from labkit.host.services import files, lifecycle, mirrors, packet_filter, probes, units
+from labkit.host.services.backend import Process
+from labkit.host.services.places import Places
+from labkit.host.services.table import SERVICES, Service, named, with_dependents, with_needed
+
+PLACES = Places(Path("/var/lib/labkit"), Path("/run/labkit"), Path("/var/lib/labkit/lxd"))
+SAVED = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+:MINE - [0:0]
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i eth1 -j MINE
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+*nat
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+:CNI-0123456789abcdef01234567 - [0:0]
+:CNI-f123456789abcdef01234567 - [0:0]
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE
+-A POSTROUTING -s 10.9.0.2/32 -d 10.9.0.2/32 -p tcp -j MASQUERADE
+-A POSTROUTING -s 10.203.10.2/32 -m comment --comment "name: \\"labkit\\" id: \\"a\\"" -j CNI-0123456789abcdef01234567
+-A POSTROUTING -s 10.88.0.2/32 -m comment --comment "name: \\"podman\\" id: \\"b\\"" -j CNI-f123456789abcdef01234567
+-A CNI-0123456789abcdef01234567 -d 10.203.10.0/24 -m comment --comment "name: \\"labkit\\" id: \\"a\\"" -j ACCEPT
+-A CNI-f123456789abcdef01234567 -d 10.88.0.0/16 -m comment --comment "name: \\"podman\\" id: \\"b\\"" -j ACCEPT
+COMMIT
+"""
+
+
+def test_docker_brings_containerd_and_the_registry_along_and_in_their_order() -> None:
+    assert [service.name for service in with_needed(["docker"])] == ["registry", "containerd", "docker"]
+
+
+def test_who_is_needed_takes_those_that_need_it_down_first() -> None:
+    assert [service.name for service in with_dependents(["containerd"])] == ["docker", "containerd"]
+    assert [service.name for service in with_dependents(["registry"])] == ["registry"]
+
+
+def test_each_service_stands_after_those_that_it_needs() -> None:
+    order = [service.name for service in SERVICES]
+    for service in SERVICES:
+        assert all(order.index(other) < order.index(service.name) for other in (*service.needs, *service.wants))
+
+
+def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(LabError, match=r"no service 'podman'; remedy: name one of registry, accounts"):
+        with_needed(["podman"])
+
+
+def test_dockers_rules_and_chains_are_found_and_nobody_elses() -> None:
+    lines = packet_filter.removal("docker", SAVED, ("docker0",), ("172.17.0.1/16",), set())
+    assert lines == {
+        "filter": [
+            "-D FORWARD -j DOCKER-USER",
+            "-D FORWARD -o docker0 -j DOCKER",
+            "-D FORWARD -i docker0 ! -o docker0 -j ACCEPT",
+            "-F DOCKER", "-F DOCKER-USER", "-X DOCKER", "-X DOCKER-USER",
+        ],
+        "nat": [
+            "-D POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+            "-D POSTROUTING -s 172.17.0.2/32 -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE",
+            "-F DOCKER", "-X DOCKER",
+        ],
+    }  # fmt: skip
+
+
+def test_a_rule_that_a_person_wrote_into_docker_user_keeps_its_chain() -> None:
+    saved = SAVED.replace("-A DOCKER-USER -j RETURN", "-A DOCKER-USER -s 192.0.2.9/32 -j DROP\n-A DOCKER-USER -j RETURN")
+    lines = packet_filter.removal("docker", saved, ("docker0",), (), set())
+    assert not any("DOCKER-USER" in line for line in lines["filter"])
+
+
+def test_chains_that_were_there_before_are_another_dockers() -> None:
+    lines = packet_filter.removal("docker", SAVED, (), (), {"filter DOCKER", "filter DOCKER-USER", "nat DOCKER"})
+    assert lines == {}
+
+
+def test_of_the_cni_chains_only_those_of_our_network_go() -> None:
+    lines = packet_filter.removal("containerd", SAVED, ("cni0",), (), set())
+    ours = "CNI-0123456789abcdef01234567"
+    assert [line.split()[0] for line in lines["nat"]] == ["-D", "-F", "-X"]
+    assert all(ours in line for line in lines["nat"])
+    assert set(lines) == {"nat"}
+
+
+def test_the_tools_ask_the_mirror_first_and_a_short_name_needs_no_terminal() -> None:
+    text = mirrors.registries_conf(PLACES)
+    assert text.startswith("# labkit's")
+    assert 'unqualified-search-registries = ["docker.io"]' in text
+    hosts = mirrors.hosts_toml("https://registry-1.docker.io", "http://127.0.0.1:5000")
+    assert 'server = "https://registry-1.docker.io"' in hosts
+    assert '[host."http://127.0.0.1:5000"]' in hosts
+
+
+def test_beside_another_instance_no_file_is_outside_of_the_state_directory() -> None:
+    apart = replace(PLACES, docker_bridge="docker-1")
+    assert all(path.is_relative_to(PLACES.state) for path in mirrors.texts(apart))
+
+
+def test_a_file_is_ours_by_its_first_line_only(tmp_path: Path) -> None:
+    path = tmp_path / "conf"
+    assert files.is_ours(path)
+    path.write_text("# by hand\n")
+    assert not files.is_ours(path)
+    path.write_text(f"{files.MARK}\nmore\n")
+    assert files.is_ours(path)
+
+
+def test_a_file_is_written_once_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "below/conf"
+    assert files.write(path, "one\n", 0o600)
+    assert not files.write(path, "one\n", 0o600)
+    assert files.write(path, "one\n", 0o644)
+    assert [entry.name for entry in path.parent.iterdir()] == ["conf"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LabError, match=r"file/conf cannot be written: "):
+        files.write(tmp_path / "file/conf", "x")
+
+
+def test_the_units_of_our_own_listen_where_they_are_told_and_are_marked() -> None:
+    text = units.text(named("registry"), PLACES)
+    assert text.startswith(files.MARK)
+    assert "ExecStart=/usr/bin/docker-registry serve /var/lib/labkit/services/registry.yml\n" in text
+    assert "User=docker-registry" in text
+    assert "Restart=always" in text
+    assert units.path(named("registry")) == Path("/etc/systemd/system/labkit-registry.service")
+    assert units.path(named("docker")) == Path("/etc/systemd/system/docker.service.d/50-labkit.conf")
+
+
+@contextmanager
+def serving(answer: bytes) -> Iterator[Places]:
+    """Answer one request on a port of 127.0.0.1."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def once() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        yield replace(PLACES, registry=server.getsockname()[1])
+        thread.join()
+
+
+REGISTRY = b"HTTP/1.1 200 OK\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "ok", "said"),
+    [
+        (REGISTRY, True, "registry/2.0, HTTP 200"),
+        (REGISTRY.replace(b"200", b"503"), False, "registry/2.0, HTTP 503"),
+        (b"HTTP/1.0 200 OK\r\n\r\nhello", False, "no registry: HTTP 200"),
+        (b"220 smtp ready\r\n", False, "no registry: no HTTP answer"),
+        (b"", False, "no registry: no HTTP answer"),
+    ],
+)
+def test_only_a_registry_that_serves_is_healthy(answer: bytes, ok: bool, said: str) -> None:
+    with serving(answer) as places:
+        assert probes.ask("registry", places) == probes.Health(ok, said)
+
+
+def test_where_nobody_listens_nothing_is_held() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert probes.ask("registry", replace(PLACES, registry=port)) == probes.Health(ok=False, said="Connection refused", held=False)
+
+
+class Runs:
+    """A backend whose service runs, whatever is asked."""
+
+    name = "supervisord"
+
+    def observe(self, service: Service) -> Process:
+        return Process("running", 1)
+
+    def log(self, service: Service) -> str:
+        return "/var/log/it"
+
+    def last_line(self, service: Service) -> str:
+        return "waiting for Godot"
+
+
+def test_a_daemon_that_never_answers_is_given_up_at_its_deadline_with_its_last_line_and_its_log() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    late = replace(named("registry"), seconds=0.2)
+    with pytest.raises(LabError) as caught:
+        lifecycle.await_answer(late, replace(PLACES, registry=port), Runs())  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "registry does not answer after 0.2 s (Connection refused): waiting for Godot; remedy: read /var/log/it"
+    )
