@@ -35,8 +35,11 @@ class Backend(Protocol):
     def observe(self, service: Service) -> Process:
         """Return the state of the process of a service that we started, or would."""
 
-    def start(self, service: Service) -> None:
-        """Start a service, or start it again where its configuration changed; do not wait for its answer."""
+    def start(self, service: Service, *, again: bool = False) -> bool:
+        """Start a service unless it runs; where its configuration changed, or `again`, start it again. Tell whether it was started.
+
+        Its answer is not waited for.
+        """
 
     def stop(self, service: Service) -> None:
         """Stop a service and wait until its process is gone."""

@@ -33,6 +33,8 @@ def translate(ifname: str, address: str) -> None:
     """
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
     inet, ip = tables(ifname)
+    if {f"table {inet}", f"table {ip}"} <= set(commands.run(["nft", "list", "tables"]).stdout.splitlines()):
+        return
     network = ipaddress.ip_interface(address).network
     commands.run(["nft", "-f", "-"], input=f"""
 table {inet}

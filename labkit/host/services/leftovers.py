@@ -7,6 +7,8 @@ by the service's own records, or because they were not there before the service 
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
 import re
 import shutil
@@ -21,6 +23,10 @@ from labkit.kernel import commands, syscalls
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _SHIMS = "/run/containerd/s"
 """Where containerd's shims listen, whatever containerd is told."""
+_RUNC = "/run/containerd/runc"
+"""Where runc keeps the state of the shims' containers."""
+_PIPES = "/run/containerd/fifo"
+"""Where ctr makes the pipes of a detached container."""
 _FORWARDING = ("docker", "containerd", "lxc-bridge")
 """The services that switch forwarding on."""
 
@@ -61,14 +67,28 @@ def remove(name: str, places: Places, noted: dict[str, Any], *, others: Iterable
 
 
 def _end_shims(name: str, places: Places) -> None:
-    """Kill containers whose engine is gone, and the shims above them; the shims' sockets are theirs alone."""
+    """Kill containers whose engine is gone, and the shims above them; their sockets and pipes are theirs alone."""
     shims = [shim for shim in holders.marked(places, "containerd") if holders.comm(shim).startswith("containerd-shim")]
     if name == "docker":
         shims = [shim for shim in shims if b"\0-namespace\0moby\0" in holders.command(shim)]
     sockets = [socket for shim in shims for socket in holders.listens(shim) if socket.startswith(f"{_SHIMS}/")]
+    containers = [_container(shim) for shim in shims]
     holders.end(shims)
     for socket in sockets:
         Path(socket).unlink(missing_ok=True)
+    for namespace, identifier in containers:
+        shutil.rmtree(f"{_RUNC}/{namespace}/{identifier}", ignore_errors=True)
+        for pipe in Path(_PIPES).glob(f"*/{glob.escape(identifier)}-std*"):  # that ctr has made
+            pipe.unlink(missing_ok=True)
+            _rmdir(pipe.parent)
+        _rmdir(f"{_RUNC}/{namespace}")
+
+
+def _container(shim: int) -> tuple[str, str]:
+    """Return the namespace and the id of the container that a shim was started for."""
+    words = holders.command(shim).decode().split("\0")
+    following = dict(itertools.pairwise(words))
+    return Path(following.get("-namespace", "-")).name, Path(following.get("-id", "-")).name
 
 
 def _directories(name: str, places: Places) -> tuple[Path, ...]:
@@ -90,10 +110,14 @@ def _remove_empty(name: str, places: Places) -> None:
     """Remove what a daemon makes below /run wherever it is told to work."""
     if name == "containerd":
         places.containerd.with_name("containerd.sock.ttrpc").unlink(missing_ok=True)
-    made = {"docker": ("/run/docker/plugins", "/run/docker"), "containerd": (_SHIMS, "/run/containerd")}.get(name, ())
+    made = {"docker": ("/run/docker/plugins", "/run/docker"), "containerd": (_SHIMS, _PIPES, _RUNC, "/run/containerd")}.get(name, ())
     for directory in made:
-        with contextlib.suppress(OSError):  # not empty: somebody else is in it
-            os.rmdir(directory)
+        _rmdir(directory)
+
+
+def _rmdir(directory: str | Path) -> None:
+    with contextlib.suppress(OSError):  # not empty: somebody else is in it, or not there
+        os.rmdir(directory)
 
 
 def remove_run(places: Places) -> None:
@@ -166,5 +190,4 @@ def _remove_cgroups(name: str, places: Places, known: set[str]) -> None:
     for top in _cgroups():
         if top.name in ours and str(top) not in known:
             for directory, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):  # somebody is in it: then it is not for us to end
-                    os.rmdir(directory)
+                _rmdir(directory)

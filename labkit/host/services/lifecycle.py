@@ -93,7 +93,7 @@ def _bring_up(chosen: Iterable[Service], of: Places, running: Backend, say: Call
 def _start(service: Service, of: Places, running: Backend, say: Callable[[str], None]) -> ledger.Entry | None:
     """Start a service unless it serves already; return its entry if its answer is to be awaited."""
     now = look(service, of, running)
-    if now.state == "up":
+    if now.state == "up" and not running.start(service):
         return None
     if now.state == "foreign":
         if not now.serves or (not service.shared and now.by != OTHER):
@@ -105,12 +105,12 @@ def _start(service: Service, of: Places, running: Backend, say: Callable[[str], 
         if entry is None or not entry.identity:
             entry = entry or ledger.intend("service", name=service.name)
             ledger.made(entry, backend=running.name, before=leftovers.before(service.name))
-    if not running.observe(service).pid:
+    process = running.observe(service)
+    if process.running == "stopped":
         holders.end(holders.marked(of, service.name), politely=10)  # of a supervisord that was killed
-    elif not _answers_soon(service, of):
-        holders.end([now.pid], politely=2)  # it hangs; what runs it starts it again
+    hangs = process.running == "running" and not _answers_soon(service, of)
     try:
-        running.start(service)
+        running.start(service, again=hangs)
     except BaseException:
         ledger.undo_one(entry)
         raise

@@ -65,7 +65,9 @@ def unconfigure(places: Places) -> tuple[Path, ...]:
 
 def texts(places: Places) -> dict[Path, str]:
     """Return every file of the configuration with what is in it; beside another instance none is outside of the state directory."""
-    found = {places.state / "containers.conf": containers_conf(), _registries_conf(places): registries_conf(places)}
+    found = {_registries_conf(places): registries_conf(places)}
+    if places.systemd == SYSTEMD.is_dir():  # else it is another machine's root file system, and what is measured here is not so there
+        found[places.state / "containers.conf"] = containers_conf()
     for host, server in UPSTREAM.items():
         found[places.certs_d / host / "hosts.toml"] = hosts_toml(server, f"http://{places.registry_address}")
     authority = places.accounts_directory / "ca.crt"

@@ -79,9 +79,9 @@ def look(service: Service, of: Places, running: Backend) -> Status:
     """Return how one service is."""
     process, health = running.observe(service), probes.ask(service.name, of)
     should, place, log = service.name in wanted(), where(service.name, of), running.log(service)
-    if process.running == "running" or process.pid:
+    if process.running in ("running", "starting"):
         health = _asked_again(service, of, health, process.pid)
-        state: State = "up" if health.ok else "failed"
+        state: State = "up" if health.ok and (process.running == "running" or process.pid) else "failed"
         return Status(service.name, state, running.name, health.said, place, process.pid, process.since, log, should)
     if not health.held or (service.name == "lxc-bridge" and should):
         state = "failed" if should else "down"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
-from labkit.host.services import files, programs
+from labkit.host.services import files, holders, programs
 from labkit.host.services.backend import Process, Running
 from labkit.host.services.places import Places
 from labkit.host.services.table import SERVICES, Service
@@ -36,6 +36,7 @@ _STATES: dict[str, Running] = {
     "RUNNING": "running",
     "STARTING": "starting",
     "BACKOFF": "starting",
+    "EXITED": "starting",  # it is about to be started again
     "STOPPING": "starting",
     "FATAL": "failed",
 }
@@ -68,8 +69,8 @@ class Supervisord:
         running = _STATES.get(told["statename"], "stopped")
         return Process(running, told["pid"], float(told["start"]) if told["pid"] else 0.0, told["spawnerr"])
 
-    def start(self, service: Service) -> None:
-        """Start a program; supervisord itself before it, and again a program whose configuration changed.
+    def start(self, service: Service, *, again: bool = False) -> bool:
+        """Start a program, supervisord itself before it; one that hangs is killed, and so started again. Tell whether it was started.
 
         Raises:
             LabError: supervisord does not come up, or the program is not there.
@@ -78,12 +79,16 @@ class Supervisord:
             raise LabError(f"{service.name} needs the command {service.program}, there is none in {programs.PATH}", remedy="make lab")
         changed = programs.prepare(service.name, self.places)
         self._bring_up()
-        running = self.observe(service).running
-        if changed and running != "stopped":
+        process = self.observe(service)
+        if again and process.pid:
+            holders.end([process.pid], politely=2)
+            return True
+        if changed and process.pid:
             self._call("stopProcess", service.name, _AND_WAIT)
-            running = "stopped"
-        if running in ("stopped", "failed"):
-            self._call("startProcess", service.name, not _AND_WAIT)
+        if self.observe(service).running not in ("stopped", "failed"):
+            return False
+        self._call("startProcess", service.name, not _AND_WAIT)
+        return True
 
     def stop(self, service: Service) -> None:
         """Stop a program, and wait for its end; supervisord kills it after STOP_SECONDS."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from labkit.errors import LabError
-from labkit.host.services import files, programs, units
+from labkit.host.services import files, holders, programs, units
 from labkit.host.services.backend import Process, Running
 from labkit.host.services.places import Places
 from labkit.host.services.table import Service
@@ -40,8 +40,8 @@ class Systemd:
         path = units.path(service)
         return path.exists() and files.is_ours(path)
 
-    def start(self, service: Service) -> None:
-        """Install our part of the unit, and start it, again where it changed; systemd waits until it is started.
+    def start(self, service: Service, *, again: bool = False) -> bool:
+        """Install our part of the unit, and start it unless it runs; tell whether it was started. systemd waits until it is.
 
         Raises:
             LabError: it does not start; the last line of its log is named.
@@ -51,12 +51,17 @@ class Systemd:
         if changed:
             _systemctl("daemon-reload")
             units.enable(service)
-        running = self.observe(service).running != "stopped"
+        process = self.observe(service)
+        if process.running == "running" and not changed and not again:
+            return False
+        if again and process.pid:
+            holders.end([process.pid], politely=2)
         try:
-            _systemctl("restart" if changed and running else "start", service.unit, seconds=service.seconds)
+            _systemctl("start" if process.running == "stopped" else "restart", service.unit, seconds=service.seconds)
         except LabError as error:
             why = f"{service.name} does not start: {self.last_line(service)}"
             raise LabError(why, remedy=f"read {self.log(service)}") from error
+        return True
 
     def stop(self, service: Service) -> None:
         """Stop a unit, and the socket that would start it again."""
