@@ -344,6 +344,8 @@ def test_a_second_instance_stands_beside_the_first(all_up: Machine) -> None:
         done = all_up.labkit("up", "--apart", "docker", state=second)
         assert (done.returncode, done.stderr) == (0, "")
         first, other = all_up.status(), all_up.status(state=second)
+        third = all_up.run(ROOT / "vagrant/provision/40-services.sh", "need", "lab", state=STATE / "third")
+        assert (third.returncode, third.stdout) == (0, ""), "a set-up leaves the machine to the instance that has the course's places"
         for name in ("registry", "containerd", "docker"):
             assert (first[name]["state"], other[name]["state"]) == ("up", "up")
             assert first[name]["where"] != other[name]["where"]

@@ -7,15 +7,21 @@ from pathlib import Path
 
 from labkit.errors import LabError
 from labkit.host.services import mirrors, programs, units
-from labkit.host.services.observation import status, wanted
+from labkit.host.services.observation import OTHER, status, wanted
 from labkit.host.services.places import as_booted, places
 from labkit.host.services.table import SERVICES, with_needed
 
 
 def pending(names: Iterable[str] = ()) -> str:
-    """Return in a few words what `up` would have to do, or "" where everything is up and configured."""
+    """Return in a few words what `up` would have to do, or "" where everything is up and configured.
+
+    Where another labkit serves at the course's places, the machine is set up already, by it.
+    """
     found = places()
-    todo = [one.name for one in status([service.name for service in with_needed(names)]) if one.state in ("down", "failed")]
+    looked = status([service.name for service in with_needed(names)])
+    if any(one.by == OTHER for one in looked):
+        return ""
+    todo = [one.name for one in looked if one.state in ("down", "failed")]
     files = len(mirrors.pending(found))
     return ", ".join([*todo, *([f"{files} files of configuration"] if files else [])])
 
