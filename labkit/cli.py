@@ -84,6 +84,19 @@ def start(port: int, notebooks: Path | None) -> None:
 
 
 @cli.command()
+def url() -> None:
+    """Print the URL of the JupyterLab that runs."""
+    _as_root("url")
+    from labkit.host import jupyter
+
+    servers = jupyter.running()
+    if not servers:
+        raise LabError("no JupyterLab runs here", remedy="labkit start")
+    for server in servers:
+        click.echo(server.url)
+
+
+@cli.command()
 @click.argument("lab", required=False)
 def clean(lab: str | None) -> None:
     """Remove what the labs made, or one LAB, even after a crash."""

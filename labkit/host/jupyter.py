@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import urllib.error
@@ -19,7 +20,7 @@ from labkit import ledger
 from labkit.errors import LabError
 
 PORT = 8888
-START_SECONDS = 60.0
+START_SECONDS = 300.0  # in an emulated machine; one that fails ends at once
 STOP_SECONDS = 5.0
 
 
@@ -57,10 +58,12 @@ class Server:
 
 def find(root: Path) -> Server | None:
     """Return the running JupyterLab that serves `root`, or None."""
-    for server in _servers():
-        if server.root == root.resolve() and server.answers():
-            return server
-    return None
+    return next((server for server in running() if server.root == root.resolve()), None)
+
+
+def running() -> list[Server]:
+    """Return each JupyterLab of this state directory that answers."""
+    return [server for server in _servers() if server.answers()]
 
 
 def serve(root: Path, announce: Callable[[str], None], *, port: int = PORT) -> None:
@@ -76,9 +79,9 @@ def serve(root: Path, announce: Callable[[str], None], *, port: int = PORT) -> N
     Raises:
         LabError: it did not come up; the log and its last line are named.
     """
-    running = find(root)
-    if running:
-        announce(f"JupyterLab runs already: {running.url}")
+    there = find(root)
+    if there:
+        announce(f"JupyterLab runs already: {there.url}")
         return
     with _ended_by_signals():
         pid = _spawn(root.resolve(), port)
@@ -87,6 +90,7 @@ def serve(root: Path, announce: Callable[[str], None], *, port: int = PORT) -> N
             if server.port != port:
                 announce(f"port {port} is taken, JupyterLab listens on {server.port}")
             announce(f"JupyterLab runs, Ctrl-C stops it: {server.url}")
+            _tell_systemd()
             status = os.waitpid(pid, 0)[1]
         except KeyboardInterrupt:
             announce("JupyterLab stops")
@@ -163,6 +167,14 @@ def _wait_until_it_answers(pid: int) -> Server:
         time.sleep(0.05)
     _stop(pid)
     raise LabError(f"JupyterLab does not answer after {START_SECONDS:.0f} s: {_last_line()}", remedy=f"read {log()}")
+
+
+def _tell_systemd() -> None:
+    """Say that we are ready, where a unit of Type=notify started us. See: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(b"READY=1", address.replace("@", "\0", 1))
 
 
 def _last_line() -> str:

@@ -21,7 +21,7 @@ lab=(
 )
 machine=(
     vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils ovmf
-    e2fsprogs mmdebstrap openssh-client rsync
+    dnsmasq-base dosfstools e2fsprogs fdisk mmdebstrap mtools openssh-client rsync
 )
 tests=(
     "${machine[@]}"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Set this machine up: setup.sh lab|test|bench. Run as often as you like: what is there already is left alone.
+# Set this machine up: setup.sh lab|test|bench|vm|box. Run as often as you like: what is there already is left alone.
 #
 # The steps are the numbered scripts beside this one. `STEP need WHAT` says in one line what is to be done, or nothing;
 # `STEP do WHAT` does it. A step looks at what there is, so one that was interrupted is simply run again.
