@@ -66,13 +66,16 @@ if [ ! -d "$box" ]; then
     fi
     rm -f "$work/root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$work/root"/etc/apt/apt.conf.d/99mmdebstrap
     : > "$work/root/etc/machine-id" # the first boot makes one
+    touch "$work/root/etc/.updated" "$work/root/var/.updated" # so that it does not make caches anew which are there
     say "root made in $((SECONDS - begin)) s, $(du --summarize --block-size=M "$work/root" | cut -f 1)"
 
     begin=$SECONDS
     "$here/disk.sh" "$work/root" "$arch" "$work/disk.raw"
     qemu-img convert -m 4 -W -O qcow2 -c -o compression_type=zstd "$work/disk.raw" "$work/out/box.img"
     say "disk made in $((SECONDS - begin)) s, $(du --block-size=M "$work/out/box.img" | cut -f 1)"
+    cp --dereference "$work/root/vmlinuz" "$work/out/vmlinuz" # with which a host measures whether its KVM works
     rm -rf "$work/root" "$work/disk.raw"
     mv "$work/out" "$box"
 fi
 "$here/catalogue.py" "$box" --arch "$arch" "${formats[@]}"
+ln --symbolic --force --no-dereference "$key" "$store/current"

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--arch", default="amd64")
     parser.add_argument("--url", default="")
     parser.add_argument("formats", nargs="*")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     for name in given.formats:
         if name not in PACKERS:
             parser.error(f"no box for {name!r}; there are {', '.join(PACKERS)}")

@@ -8,6 +8,6 @@ shopt -s nullglob
 {
     echo "${LAB_ARCH:-$(dpkg --print-architecture)} ${LAB_MIRROR:-}"
     # What set-up does, what it pins, and what fills the offline registry. Labs and notebooks come with each `vagrant up`.
-    find vagrant/box vagrant/provision vagrant/not-synced labkit/images* requirements.lock -type f -not -name '*.pyc' -print0 |
+    find vagrant/box/{build,disk,root}.sh vagrant/box/{packages,root,vagrant.pub} vagrant/provision vagrant/not-synced labkit/images* requirements.lock -type f -not -name '*.pyc' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum
 } | sha256sum | cut -c 1-12

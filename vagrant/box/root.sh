@@ -21,6 +21,8 @@ lab() {
     install -m 600 "$here/vagrant.pub" "$root/home/vagrant/.ssh/authorized_keys" # the first `vagrant up` replaces it
     chroot "$root" chown -R vagrant:vagrant /home/vagrant
     chroot "$root" systemctl --quiet enable systemd-networkd systemd-resolved
+    chroot "$root" ldconfig
+    chroot "$root" journalctl --update-catalog
     chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer systemd-networkd-wait-online.service
 
     mkdir -p "$root/opt/labkit"
