@@ -13,7 +13,7 @@ able = $(call refuse,$(shell vagrant/provision/refusal.sh $@))
 
 .PHONY: help
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: lab
 lab: ## set everything up, start JupyterLab on 127.0.0.1 and print its URL (root; Ctrl-C stops it)
@@ -25,6 +25,16 @@ test: ## set up and run every test (root)
 	$(able)@$(SETUP) test
 	@env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS $(PYTHON) -m pytest
 
+.PHONY: vm
+vm: ## the lab in a virtual machine: build its box if absent, boot it, print the URL (root; docs/vm.md)
+	$(able)@$(SETUP) vm
+	@vagrant/vm.sh up
+
+.PHONY: test-vm
+test-vm: ## boot the virtual machine and run every notebook in it; reports in build/vm (root)
+	$(able)@$(SETUP) vm
+	@vagrant/vm.sh test
+
 .PHONY: bench
 bench: ## measure against the limits and the peers, and write docs/benchmarks.md (root)
 	$(able)@$(SETUP) bench
@@ -35,7 +45,7 @@ lint: ## ruff, mypy --strict, import-linter, shellcheck
 	$(call refuse,$(if $(wildcard .venv/installed-test),,make lint needs its tools; remedy: make test sets them up))@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo > /dev/null || .venv/bin/lint-imports --no-logo
-	@shellcheck vagrant/provision/*.sh .ci/run
+	@shellcheck vagrant/*.sh vagrant/box/*.sh vagrant/provision/*.sh .ci/run
 
 .PHONY: lock
 lock: ## choose the versions of the Python packages anew (needs uv)

@@ -63,19 +63,15 @@ module Lab
 
   # Why a machine cannot be made of our box, or nil.
   def refusal(machine)
-    return nil if machine.id || box != "labkit" || !local?
-    unless File.exist?(catalogue_path)
-      return "there is no box at #{catalogue_path}; remedy: `sudo make vm` builds it on Debian, or set LAB_BOX_URL to the metadata.json of a web space"
-    end
+    return nil if machine.id || box != "labkit" || !local? || File.exist?(catalogue_path)
 
-    version
-    nil
-  rescue JSON::ParserError, KeyError, NoMethodError
-    "#{catalogue_path} is no catalogue of a box; remedy: remove it, `sudo make vm` builds the box anew"
+    "there is no box at #{catalogue_path}; remedy: `sudo make vm` builds it on Debian, or set LAB_BOX_URL to the metadata.json of a web space"
   end
 
   def version
     JSON.parse(File.read(catalogue_path)).fetch("versions").first.fetch("version")
+  rescue JSON::ParserError, KeyError, NoMethodError
+    raise Refusal, "#{catalogue_path} is no catalogue of a box; remedy: remove it, `sudo make vm` builds the box anew"
   end
 
   # vagrant-libvirt takes the port as it stands, so a taken one is passed over here; the one that the machine has, it keeps.

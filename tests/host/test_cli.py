@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READS = "+dac_read_search"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={READS}", f"--ambient-caps={READS}")
 """Another user, who may read a checkout below /root all the same."""
-COMMANDS = tuple("labs doctor start clean up down status render validate check hint solution progress xray images version".split())
+COMMANDS = tuple("labs doctor start url clean up down status render validate check hint solution progress xray images version".split())
 
 
 def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

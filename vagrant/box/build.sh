@@ -33,6 +33,10 @@ esac
 if [ "$arch" != "$(dpkg --print-architecture)" ] && ! grep --quiet '^enabled' /proc/sys/fs/binfmt_misc/qemu-aarch64 2> /dev/null; then
     refuse "this machine does not run $arch programs: no qemu-aarch64 in binfmt_misc; remedy: apt-get install qemu-user-static"
 fi
+if [ -z "${LABKIT_BOX_MOUNTS-}" ]; then
+    # In a mount namespace of its own: whatever kills the build, no mount stays, and no `rm` goes through one.
+    LABKIT_BOX_MOUNTS=own exec unshare --mount --propagation private "${BASH_SOURCE[0]}" "${formats[@]}"
+fi
 mkdir -p "$store"
 exec 9> "$store/.lock"
 if ! flock --nonblock 9; then
@@ -40,13 +44,18 @@ if ! flock --nonblock 9; then
     flock 9
 fi
 
-if [ ! -d "$box" ]; then
+if [ -e "$box/SHA256SUMS" ] && ! (cd "$box" && sha256sum --quiet --check SHA256SUMS > /dev/null 2>&1); then
+    refuse "the box $box is damaged: a file is missing or has another checksum than SHA256SUMS; remedy: rm -r $box, the next run builds it anew"
+fi
+
+build() {
+    local free work begin packages include quoted
     free=$(df --output=avail --block-size=M "$store" | tail -n 1 | tr -dc 0-9)
     [ "$free" -ge 12000 ] || refuse "building the box needs 12000 MiB, $free MiB are free at $store; remedy: free some space, or set LAB_BOX_DIR"
     work=$store/.building
-    rm -rf "$work" # of a build that was interrupted
+    rm -rf --one-file-system "$work" # of a build that was interrupted
     mkdir -p "$work/out"
-    trap 'rm -rf "$work"' EXIT
+    trap 'rm -rf --one-file-system "$store/.building"' EXIT
 
     begin=$SECONDS
     say "Debian $suite and the set-up of the lab (log: $store/build.log)"
@@ -76,6 +85,10 @@ if [ ! -d "$box" ]; then
     cp --dereference "$work/root/vmlinuz" "$work/out/vmlinuz" # with which a host measures whether its KVM works
     rm -rf "$work/root" "$work/disk.raw"
     mv "$work/out" "$box"
+}
+
+if [ ! -d "$box" ]; then
+    build
 fi
 "$here/catalogue.py" "$box" --arch "$arch" "${formats[@]}"
 ln --symbolic --force --no-dereference "$key" "$store/current"

@@ -3,7 +3,8 @@
 
 catalogue.py BOX --arch amd64 [--url https://example.org/boxes] libvirt virtualbox
 
-With --url the catalogue names that web space instead of this directory: the files of BOX are then put there, and LAB_BOX_URL is URL/metadata.json.
+With --url the catalogue names that web space instead of this directory: the files of BOX are then put there, and LAB_BOX_URL
+is URL/metadata.json.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def file_name(arch: str, provider: str) -> str:
 def catalogue(box: Path, arch: str, url: str) -> dict[str, object]:
     """Describe each packed box with its checksum, as Vagrant has it."""
     there = [(name, box / file_name(arch, name)) for name in PACKERS if (box / file_name(arch, name)).exists()]
-    made = datetime.datetime.fromtimestamp(there[0][1].stat().st_mtime, datetime.timezone.utc)
+    made = datetime.datetime.fromtimestamp(there[0][1].stat().st_mtime, datetime.UTC)
     known = sums(box / "SHA256SUMS", [file for _, file in there])
     providers = [
         {"name": name, "url": f"{url}/{file.name}", "checksum_type": "sha256", "checksum": known[file.name], "architecture": arch}

@@ -90,9 +90,9 @@ notebooks() {
 
 # A notebook that the student has changed stays as it is; any other one becomes the checkout's.
 copy() {
-    local digest name known
+    local name known
     mkdir -p "$work" "${listing%/*}"
-    while read -r digest name; do
+    while read -r _ name; do
         if [ -e "$work/$name" ]; then
             known=$(awk -v name="$name" '$2 == name { print $1 }' "$listing" 2> /dev/null || true)
             if [ "$(sha256sum < "$work/$name" | cut -d ' ' -f 1)" != "$known" ]; then
