@@ -229,15 +229,15 @@ def facts(xray: Xray) -> dict[str, str]:
     rows = {"host name": str(xray.hostname), **{f"{kind} ns": value for kind, value in namespaces.items()}}
     rows |= _limits(xray.cgroups)
     rows["root"] = str(root) if isinstance(root, NotRead) else words.root_in_brief(root)
-    rows["root, on the host"] = str(root) if isinstance(root, NotRead) else root.on_host or "not in sight"
+    rows["root on host"] = str(root) if isinstance(root, NotRead) else root.on_host or "not in sight"
     rows["root is on"] = str(root) if isinstance(root, NotRead) else root.mount.fstype if root.mount else "not in sight"
     rows["layers"] = str(len(root.lowerdir) + bool(root.upperdir)) if not isinstance(root, NotRead) and root.lowerdir else "none"
-    rows["propagation"] = words.propagation(root.mount) if not isinstance(root, NotRead) and root.mount else "?"
+    rows["propagation"] = root.mount.propagation if not isinstance(root, NotRead) and root.mount else "?"
     rows["mounts"] = str(xray.mounts) if isinstance(xray.mounts, NotRead) else str(len(xray.mounts))
     rows["network"] = str(network) if isinstance(network, NotRead) else words.network_in_brief(network)
     rows["ports"] = ", ".join(dict.fromkeys(map(words.port_in_words, network.ports))) or "none" if isinstance(network, Network) else "?"
-    rows["root inside is"] = words.root_outside(xray)
-    rows |= _may(security)
+    rows["root inside"] = words.root_outside(xray)
+    rows |= _may(security, own_user=xray.own("user") is True)
     rows["processes"] = str(len(xray.tree.members))
     rows["pid inside"] = str(xray.process.inside or "as outside")
     rows["started by"] = xray.tree.outside[0].comm if xray.tree.outside else "none"
@@ -252,15 +252,16 @@ def _limits(cgroups: Cgroups | NotRead) -> dict[str, str]:
     return {"cgroup": path, **{key: found.get(key, "max") for key in ("memory.max", "pids.max", "cpu.max")}}
 
 
-def _may(security: Security | NotRead) -> dict[str, str]:
+def _may(security: Security | NotRead, *, own_user: bool) -> dict[str, str]:
     if isinstance(security, NotRead):
-        return dict.fromkeys(("uid", "capabilities", "seccomp", "no_new_privs", "LSM label"), str(security))
+        return dict.fromkeys(("uid", "capabilities", "bounding", "seccomp", "no_new_privs", "LSM label"), str(security))
     kept = len(security.capabilities.get("effective", ()))
-    bounding = security.dropped("bounding")
+    dropped = security.dropped("bounding")
+    bounding = f"all but {words.short(dropped)}" if len(dropped) <= 2 else f"{len(security.known) - len(dropped)} of {len(security.known)}"
     return {
         "uid": str(security.ids.uid[1]),
-        "capabilities": f"{kept} of {len(security.known)}",
-        "bounding lacks": words.short(bounding) or "none" if len(bounding) <= 6 else f"{len(bounding)} of {len(security.known)}",
+        "capabilities": f"{kept} of {len(security.known)}" + (" in its user ns" if own_user else ""),
+        "bounding": bounding if dropped else "all",
         "seccomp": words.seccomp(security),
         "no_new_privs": words.no_new_privs(security),
         "LSM label": words.label(security),
@@ -288,7 +289,7 @@ def xray_table(xrays: Sequence[Xray], limit: int = WIDTH) -> View:
         header = ["", "", *(each.name for each in xrays)]
         shown = [[*header[:2], *header[part]], *([*row[:2], *row[part]] for row in rows)]
         lines += [*([""] if lines else []), *columns(shown[1:], limit, header=shown[0], gap=1, prose=True)]
-        html += markup.grid(([markup.escape(mark), markup.quiet(name), *map(_cell, cells)] for mark, name, *cells in shown[1:]), shown[0])
+        html += markup.grid(([markup.escape(mark), markup.quiet(name), *(_cell(name, cell) for cell in cells)] for mark, name, *cells in shown[1:]), shown[0])
     return View(joined([*lines, *wrap(NOTE, limit)]), markup.box(html, markup.note(NOTE)))
 
 
@@ -296,10 +297,10 @@ def _mark(sheets: Sequence[dict[str, str]], name: str) -> str:
     return "≠" if len({sheet.get(name, "") for sheet in sheets}) > 1 else " "
 
 
-def _cell(text: str) -> str:
-    if text == "own":
-        return markup.chip("own", markup.BLUE)
-    return markup.chip("shared", hollow=True) if text == "shared" else markup.code(text)
+def _cell(name: str, text: str) -> str:
+    if name.endswith(" ns") and text in ("own", "shared"):
+        return markup.chip(text, markup.BLUE, hollow=text == "shared")
+    return markup.code(text)
 
 
 def xray_views(xrays: Sequence[Xray], only: Sequence[str] = ()) -> View:

@@ -281,9 +281,9 @@ def test_one_command_sets_them_side_by_side_and_marks_what_differs(running: Runn
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     marked = {line[2:18].strip() for line in done.stdout.splitlines() if line.startswith("≠ ")}
-    assert {"mount ns", "user ns", "root inside is", "seccomp"} <= marked
+    assert {"mount ns", "user ns", "root inside", "seccomp"} <= marked
     assert "time ns" not in marked
-    assert facts(found["lxc-unpriv"])["root inside is"] == "uid 100000"
+    assert facts(found["lxc-unpriv"])["root inside"] == "uid 100000"
     assert facts(found["chroot"])["network"] == "the host's"
 
 

@@ -324,6 +324,16 @@ def test_several_stand_side_by_side_with_the_difference_marked():
     assert len({line for line in xray_table([WEB] * 7).text.split("\n") if "host name" in line}) == 2
 
 
+def test_capabilities_over_an_own_user_namespace_are_not_taken_for_those_of_the_host():
+    assert "11 of 41 in its user ns" in " ".join(xray_table([WEB], 100).text.split())
+    assert "these count for what its own user namespace owns" in " ".join(xray_view(WEB).text.split())
+
+
+def test_the_number_of_a_peer_group_is_no_difference():
+    other = replace(WEB, root=replace(WEB.root, mount=replace(WEB.root.mount, optional=("master:3",))))
+    assert "≠" not in "".join(xray_table([WEB, other]).text.split("\n")[:-1])
+
+
 def test_only_the_parts_that_are_asked_for_are_shown():
     view = xray_view(WEB, ["root"])
     assert view.text.split("\n")[1].startswith("root")
