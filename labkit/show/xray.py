@@ -289,12 +289,17 @@ def xray_table(xrays: Sequence[Xray], limit: int = WIDTH) -> View:
         header = ["", "", *(each.name for each in xrays)]
         shown = [[*header[:2], *header[part]], *([*row[:2], *row[part]] for row in rows)]
         lines += [*([""] if lines else []), *columns(shown[1:], limit, header=shown[0], gap=1, prose=True)]
-        html += markup.grid(([markup.escape(mark), markup.quiet(name), *(_cell(name, cell) for cell in cells)] for mark, name, *cells in shown[1:]), shown[0])
+        html += markup.grid((_cells(row) for row in shown[1:]), shown[0])
     return View(joined([*lines, *wrap(NOTE, limit)]), markup.box(html, markup.note(NOTE)))
 
 
 def _mark(sheets: Sequence[dict[str, str]], name: str) -> str:
     return "≠" if len({sheet.get(name, "") for sheet in sheets}) > 1 else " "
+
+
+def _cells(row: Sequence[str]) -> list[str]:
+    mark, name, *cells = row
+    return [markup.escape(mark), markup.quiet(name), *(_cell(name, cell) for cell in cells)]
 
 
 def _cell(name: str, text: str) -> str:
