@@ -473,12 +473,12 @@ def test_two_hundred_containers_take_less_than_a_tenth_of_a_second_each() -> Non
         while len(pids := sleeping(process.pid)) < 200:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        begin = time.perf_counter()
+        begin = time.process_time()  # ours, user and system: what else the machine does meanwhile is not counted
         found = xray.xrays([(str(pid), pid) for pid in pids])
-        each = (time.perf_counter() - begin) / 200
-        begin = time.perf_counter()
+        each = (time.process_time() - begin) / 200
+        begin = time.process_time()
         xray.xray(pids[100])
-        alone = time.perf_counter() - begin
+        alone = time.process_time() - begin
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
