@@ -71,8 +71,9 @@ def architecture() -> str:
 def _failed(error: CommandError, work: Path) -> LabError:
     if "No space left on device" in error.stderr:
         return full(work, str(work))
-    failed = [line for line in error.stderr.splitlines() if line.startswith(("E: Failed to fetch", "Err:", "E: ", "W: Failed"))]
-    cause = (failed or error.stderr.splitlines() or ["it said nothing"])[0]
+    lines = error.stderr.splitlines()
+    told = (line for sign in ("W: Failed to fetch ", "E: Failed to fetch ", "E: ") for line in lines if line.startswith(sign))
+    cause = next(told, lines[-1] if lines else None)
     remedy = "a stand-in is built from Debian's packages: connect the network once, or copy a seeded registry"
     return LabError(f"mmdebstrap {SUITE} from {mirror()} failed", cause=cause, remedy=remedy)
 

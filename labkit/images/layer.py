@@ -6,6 +6,7 @@ See:
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
@@ -201,11 +202,20 @@ def apply(layer: IO[bytes], root: Path, *, largest: int = LARGEST) -> None:
         with tarfile.open(fileobj=layer, mode="r|*") as tar:
             for member in tar:
                 left -= member.size
-                if left < 0:
+                if left < 0 or member.size < 0:
                     raise _refused(member, f"the layer has more than {largest} bytes")
-                _apply_one(tar, member, root)
+                _applied(tar, member, root)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise LabError("the layer is no whole tar archive", cause=str(error) or type(error).__name__) from error
+
+
+def _applied(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
+    try:
+        _apply_one(tar, member, root)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _refused(member, (error.strerror or str(error)).lower()) from error
 
 
 def _apply_one(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:

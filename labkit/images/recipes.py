@@ -43,9 +43,10 @@ def _write(tree: Path, path: str, text: str | bytes, mode: int = 0o644) -> None:
 
 
 def _os_release(tree: Path, name: str, what: str, **more: str) -> None:
-    fields = {"PRETTY_NAME": f"{what}, labkit's stand-in of {name}", "NAME": what, "ID": "debian", "VERSION_ID": "13", **more}
+    """Say in os-release(5) what it really is, and that it is a stand-in."""
+    fields = {"PRETTY_NAME": f"{what}, stand-in of {name}", "NAME": what, "ID": "debian", "VERSION_ID": "13", **more}
     fields |= {"VERSION_CODENAME": SUITE, "LABKIT_STAND_IN": name}
-    _write(tree, "etc/os-release", "".join(f"{key}={shlex.quote(value)}\n" for key, value in fields.items()))
+    _write(tree, "etc/os-release", "".join(f'{key}="{value}"\n' for key, value in fields.items()))
 
 
 _DIRECTORIES = {"bin": 0o755, "dev": 0o755, "etc": 0o755, "home": 0o755, "mnt": 0o755, "proc": 0o555, "root": 0o700, "run": 0o755}
@@ -181,8 +182,8 @@ def _nginx(bench: Bench, tree: Path) -> None:
     (tree / "var/log/nginx").mkdir(exist_ok=True)
     (tree / "var/log/nginx/access.log").symlink_to("/dev/stdout")
     (tree / "var/log/nginx/error.log").symlink_to("/dev/stderr")
-    release = (below / "etc/os-release").read_text().splitlines()[1].partition("=")[2]
-    _os_release(tree, "nginx", f"nginx on {shlex.split(release)[0]}", HOME_URL="https://www.debian.org/")
+    version = (tree / "etc/debian_version").read_text().strip()
+    _os_release(tree, "nginx", f"nginx on Debian GNU/Linux {version} ({SUITE})", HOME_URL="https://www.debian.org/")
 
 
 RECIPES = {

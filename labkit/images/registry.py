@@ -174,8 +174,8 @@ class Registry:
         """Push a blob unless it is there; the registry verifies it. `mount` is a repository of it that may have the blob already."""
         if self.has_blob(repository, descriptor.digest):
             return
-        query = urllib.parse.urlencode({"mount": descriptor.digest, "from": mount}) if mount else ""
-        with self._ask("POST", f"/v2/{_repository(repository)}/blobs/uploads/?{query}", push=True) as answer:
+        query = "?" + urllib.parse.urlencode({"mount": descriptor.digest, "from": mount}) if mount else ""
+        with self._ask("POST", f"/v2/{_repository(repository)}/blobs/uploads/{query}", push=True) as answer:
             status, location = answer.status, answer.headers.get("Location") or ""
         if status == 201:
             return
@@ -273,7 +273,8 @@ class Registry:
         if isinstance(reason, ssl.SSLCertVerificationError):
             return LabError(f"{self.host}: its certificate is not accepted", cause=reason.verify_message, remedy="name the CA file")
         why = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        return UnreachableError(f"registry {self.host} cannot be reached", cause=str(why).lower(), remedy="is it up? `labkit status`")
+        remedy = "`labkit status` says whether it is up" if _LOCAL.fullmatch(self.host) else None
+        return UnreachableError(f"registry {self.host} cannot be reached", cause=str(why).lower(), remedy=remedy)
 
 
 def _read(answer: http.client.HTTPResponse, size: int) -> bytes:
