@@ -16,6 +16,9 @@ RELEASE = "Debian 13"
 EPOCH = 1754697600
 """The day of Debian 13, 2025-08-09: no file of an image made here is younger."""
 
+_ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""mmdebstrap mounts /proc, /sys and devices in its tree: where nobody else sees them, and they go with it when this process is killed."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -41,8 +44,11 @@ class Bench:
             LabError: the mirror cannot be reached, or the disk is full.
         """
         tree = self.work / "debian"
-        argv = ["mmdebstrap", f"--variant={variant}", f"--include={','.join(packages)}", f"--architectures={self.architecture}", *options]
+        chosen = (f"--variant={variant}", f"--include={','.join(packages)}", f"--architectures={self.architecture}")
+        argv = [*_ALONE, "mmdebstrap", *chosen, *options]
         env = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(self.work)}
+        if shutil.which("mmdebstrap") is None:
+            raise commands.missing("mmdebstrap")
         try:
             commands.run([*argv, SUITE, str(tree), mirror()], env=env)
         except CommandError as error:

@@ -148,7 +148,8 @@ def _moved(made: Path, tree: Path) -> None:
 
 def _debian(bench: Bench, tree: Path) -> None:
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _DOCS]
-    made = bench.debian("minbase", ("adduser",), *excluded, "--dpkgopt=path-include=/usr/share/doc/*/copyright")
+    options = (*excluded, "--dpkgopt=path-include=/usr/share/doc/*/copyright", "--dpkgopt=force-unsafe-io")  # as in the real image
+    made = bench.debian("minbase", ("adduser",), *options)
     _moved(made, tree)
     _write(tree, "etc/apt/sources.list.d/debian.sources", _SOURCES)
     version = (tree / "etc/debian_version").read_text().strip()

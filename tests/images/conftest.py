@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -63,13 +64,19 @@ def tiny(upstream: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="session")
-def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state directory with every stand-in, kept and in the storage of a registry; built only where the set-up has not."""
-    state = tmp_path_factory.mktemp("seeded")
-    for above in (state, *state.parents[:2]):
-        above.chmod(0o755)  # the registries run as a user of their own
+def seeded() -> Iterator[Path]:
+    """A state directory with every stand-in, kept and in the storage of a registry; built only where the set-up has not.
+
+    It is below /var/lib, as on every machine: a user of their own, as whom the registries run, cannot enter a directory of pytest.
+    """
+    with TemporaryDirectory(dir="/var/lib", prefix="labkit-tests-") as directory:
+        yield _seeded(Path(directory))
+
+
+def _seeded(state: Path) -> Path:
+    state.chmod(0o755)
     if (SET_UP / "images").is_dir():
-        shutil.copytree(SET_UP / "images", state / "images", copy_function=os.link)
+        shutil.copytree(SET_UP / "images", state / "images", copy_function=os.link, ignore=shutil.ignore_patterns("unfinished"))
     argv = [LABKIT, "images", "seed", "--storage", state / "registry", "--upstream", "127.0.0.1:9"]
     subprocess.run(argv, env={**os.environ, "LABKIT_STATE": str(state)}, check=True)
     return state

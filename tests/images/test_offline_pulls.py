@@ -65,8 +65,8 @@ def cut_off(seeded: Path) -> Iterator[CutOff]:
         environment = {**os.environ, "LABKIT_STATE": str(state), "DOCKER_CONFIG": str(state / "client")}
         lab = CutOff(holder.pid, state, environment)
         lab.run("ip", "link", "set", "lo", "up")
-        lab.run(str(LABKIT), "up", "--apart", "registry", "accounts", "docker")
         try:
+            lab.run(str(LABKIT), "up", "--apart", "registry", "accounts", "docker")
             environment |= eval(lab.python("services.environment()"))
             yield lab
         finally:

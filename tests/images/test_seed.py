@@ -1,9 +1,11 @@
 """Seeding: real images by digest, stand-ins where there are none, and nothing half done."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,16 +106,35 @@ def test_all_that_the_set_up_has_built_is_seeded_in_seconds_and_a_second_time_at
     assert seconds < 3  # under a second on a machine that does nothing else
 
 
+def at_work(state: Path) -> list[str]:
+    """Return the command lines that name a directory, those of its own children among them."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(process.read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in lines if str(state) in line]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_a_run_that_was_killed_leaves_no_image_half_and_is_simply_run_again(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with serving(tmp_path / "storage") as registry:
         argv = [LABKIT, "images", "seed", "busybox", "--registry", registry.host]
-        process = subprocess.Popen(argv, env={**os.environ, "LABKIT_STATE": str(state)}, stdout=subprocess.DEVNULL, start_new_session=True)
-        while not list(state.glob("images/unfinished/busybox/work/debian")):
+        process = subprocess.Popen(argv, env={**os.environ, "LABKIT_STATE": str(state)}, stdout=subprocess.DEVNULL)
+        while not list(state.glob("images/unfinished/busybox/*/debian")):
             assert process.poll() is None
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+        assert at_work(state)
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        wait_until(lambda: not at_work(state))
+        assert str(state) not in Path("/proc/self/mountinfo").read_text()
         assert registry.catalog() == []
         assert labkit("images", "seed", "busybox", "--registry", registry.host, state=state).returncode == 0
         assert registry.tags("library/busybox") == ["latest"]
@@ -134,6 +155,16 @@ def test_a_full_disk_is_one_line_and_nothing_is_left_half(tmp_path: Path) -> Non
         assert [each.name for each in (state / "images").iterdir()] == ["lock"]
     finally:
         subprocess.run(["umount", state], check=True)
+
+
+def test_where_not_even_debian_can_be_reached_it_says_what_to_do(state: Path, tmp_path: Path) -> None:
+    alone = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
+    argv = [*alone, str(LABKIT), "images", "seed", "busybox", "--storage", str(tmp_path / "storage")]
+    done = subprocess.run(argv, env={**os.environ, "LABKIT_STATE": str(state)}, capture_output=True, text=True, timeout=120)
+    line = refused(done)
+    assert "failed; cause: E: Failed to fetch " in line
+    assert "remedy: a stand-in is built from Debian's packages: connect the network once" in line
+    assert [each.name for each in (state / "images").iterdir()] == ["lock"]
 
 
 def test_wrong_words_are_one_line(state: Path, tmp_path: Path) -> None:
