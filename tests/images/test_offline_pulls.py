@@ -86,9 +86,14 @@ def test_docker_pulls_and_runs_alpine(cut_off: CutOff) -> None:
     assert HOSTNAME.fullmatch(cut_off.run("docker", "run", "--rm", "alpine", "hostname").strip())
 
 
+NO_OTHERS = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /etc/containers/registries.conf.d; exec "$@"', "sh")
+"""Hides the drop-in files of this machine, such as those of the course's own instance: they would have the last word."""
+
+
 def test_podman_pulls_and_runs_alpine(cut_off: CutOff, tmp_path: Path) -> None:
     with TemporaryDirectory(dir="/run", prefix="labkit-") as run:  # podman wants a short name
-        podman = ("podman", "--root", str(tmp_path / "root"), "--runroot", run, "--storage-driver", "vfs", "--log-level", "error")
+        places = ("--root", str(tmp_path / "root"), "--runroot", run, "--storage-driver", "vfs")
+        podman = (*NO_OTHERS, "podman", *places, "--log-level", "error")
         cut_off.run(*podman, "image", "pull", "alpine")
         assert HOSTNAME.fullmatch(cut_off.run(*podman, "run", "--rm", "--network", "none", "alpine", "hostname").strip())
         assert "Hello from Docker!" in cut_off.run(*podman, "run", "--rm", "--network", "none", "docker.io/library/hello-world")
@@ -124,7 +129,9 @@ def test_the_other_images_run(cut_off: CutOff, image: str, command: list[str], s
 def test_nginx_serves_its_page_and_writes_its_log_where_docker_reads_it(cut_off: CutOff) -> None:
     cut_off.run("docker", "run", "-d", "--name", "web", "-p", "8080:80", "nginx")
     try:
-        page = cut_off.run("curl", "--silent", "--fail", "--retry", "20", "--retry-delay", "1", "--retry-all-errors", "http://127.0.0.1:8080/")
+        page = cut_off.run(
+            "curl", "--silent", "--fail", "--retry", "20", "--retry-delay", "1", "--retry-all-errors", "http://127.0.0.1:8080/"
+        )
         assert "<title>Welcome to nginx!</title>" in page
         cut_off.run("sh", "-c", "echo Welcome to Container Fundamentals! > host-file", cwd=cut_off.state)
         cut_off.run("docker", "container", "cp", "host-file", "web:/usr/share/nginx/html/index.html", cwd=cut_off.state)
