@@ -1,6 +1,8 @@
 """The services without any: the table, the places, what is written for whom, and what is found again in a packet filter."""
 
+import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabError
-from labkit.host.services import files, lifecycle, mirrors, packet_filter, probes, units
+from labkit.host.services import accounts, files, lifecycle, mirrors, packet_filter, probes, units
 from labkit.host.services.backend import Process
 from labkit.host.services.places import Places
 from labkit.host.services.table import SERVICES, Service, named, with_dependents, with_needed
@@ -213,3 +215,20 @@ def test_a_daemon_that_never_answers_is_given_up_at_its_deadline_with_its_last_l
     assert str(caught.value) == (
         "registry does not answer after 0.2 s (Connection refused): waiting for Godot; remedy: read /var/log/it"
     )
+
+
+def test_the_certificate_holds_where_the_standard_is_taken_strictly(tmp_path: Path) -> None:
+    """Python 3.13 verifies so by default; 3.11 did not."""
+    accounts.make(tmp_path, (os.getuid(), os.getgid()))
+    verified = ["openssl", "verify", "-x509_strict", "-verify_hostname", "localhost", "-CAfile", "ca.crt", "server.crt"]
+    done = subprocess.run(verified, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "server.crt: OK\n"), done.stderr
+    assert (tmp_path / "password").stat().st_mode & 0o777 == 0o600
+
+
+def test_secrets_are_made_once(tmp_path: Path) -> None:
+    owner = (os.getuid(), os.getgid())
+    assert accounts.make(tmp_path, owner)
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert not accounts.make(tmp_path, owner)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before

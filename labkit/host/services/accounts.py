@@ -12,6 +12,14 @@ from labkit.kernel import commands
 
 USER = "student"
 DAYS = "3650"
+_EXTENSIONS = """\
+subjectAltName=DNS:localhost,IP:127.0.0.1
+basicConstraints=critical,CA:FALSE
+keyUsage=critical,digitalSignature
+extendedKeyUsage=serverAuth
+subjectKeyIdentifier=hash
+authorityKeyIdentifier=keyid
+"""
 
 
 def make(directory: Path, owner: tuple[int, int]) -> bool:
@@ -48,9 +56,10 @@ def _certificates(directory: Path, owner: tuple[int, int]) -> None:
     fresh.mkdir(mode=0o700)
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     authority = ("-x509", "-days", DAYS, "-subj", "/CN=labkit registry with accounts")
-    _openssl(fresh, "req", *key, *authority, "-keyout", "ca.key", "-out", "ca.crt")
+    signs = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    _openssl(fresh, "req", *key, *authority, *signs, "-keyout", "ca.key", "-out", "ca.crt")
     _openssl(fresh, "req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr")
-    (fresh / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
+    (fresh / "names").write_text(_EXTENSIONS)
     signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", DAYS, "-extfile", "names")
     _openssl(fresh, "x509", "-req", "-in", "server.csr", *signed, "-out", "server.crt")
     for name, mode in (("ca.key", 0o600), ("ca.crt", 0o644), ("server.key", 0o600), ("server.crt", 0o644)):

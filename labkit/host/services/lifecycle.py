@@ -17,6 +17,7 @@ from labkit.host.services.places import Places, places
 from labkit.host.services.table import Service, named, with_dependents, with_needed
 
 _INTERVAL = 0.05
+_LONGEST = 1.0
 _PATIENCE = 5.0
 
 
@@ -152,7 +153,7 @@ def await_answer(service: Service, of: Places, running: Backend) -> probes.Healt
     Raises:
         LabError: its process ended, or its time is over: with the last line of its log.
     """
-    deadline = time.monotonic() + service.seconds
+    deadline, interval = time.monotonic() + service.seconds, _INTERVAL
     while True:
         process, health = running.observe(service), probes.ask(service.name, of)
         if health.ok and process.running == "running":
@@ -162,7 +163,8 @@ def await_answer(service: Service, of: Places, running: Backend) -> probes.Healt
             why = "does not start" if failed else f"does not answer after {service.seconds:g} s ({health.said})"
             last = running.last_line(service)
             raise LabError(f"{service.name} {why}: {last}", remedy=f"read {running.log(service)}")
-        time.sleep(_INTERVAL)
+        time.sleep(interval)
+        interval = min(1.5 * interval, _LONGEST)
 
 
 def _take_down(service: Service, of: Places, running: Backend, say: Callable[[str], None]) -> None:

@@ -29,10 +29,12 @@ class Systemd:
         """Return the state of a unit of ours; one that is not ours is as good as stopped."""
         if not self.owns(service):
             return Process("stopped")
-        wanted = "--property=ActiveState,MainPID,ActiveEnterTimestamp,Result"
+        wanted = "--property=ActiveState,MainPID,ActiveEnterTimestamp,Result,Job"
         told = dict(line.split("=", 1) for line in _systemctl("show", "--timestamp=unix", wanted, service.unit).splitlines() if "=" in line)
         since = told.get("ActiveEnterTimestamp", "").removeprefix("@")
         running = _STATES.get(told.get("ActiveState", ""), "stopped")
+        if running in ("stopped", "failed") and told.get("Job", "0") != "0":
+            running = "starting"  # it waits in systemd's queue
         return Process(running, int(told.get("MainPID", "0")), float(since) if since.isdigit() else 0.0, told.get("Result", ""))
 
     def owns(self, service: Service) -> bool:
@@ -41,10 +43,10 @@ class Systemd:
         return path.exists() and files.is_ours(path)
 
     def start(self, service: Service, *, again: bool = False) -> bool:
-        """Install our part of the unit, and start it unless it runs; tell whether it was started. systemd waits until it is.
+        """Install our part of the unit, and start it unless it runs; tell whether it was started. Its start is not waited for.
 
         Raises:
-            LabError: it does not start; the last line of its log is named.
+            LabError: there is no such unit, or it is masked.
         """
         changed = programs.prepare(service.name, self.places, systemd=True)
         changed = units.install(service, self.places) or changed
@@ -56,11 +58,9 @@ class Systemd:
             return False
         if again and process.pid:
             holders.end([process.pid], politely=2)
-        try:
-            _systemctl("start" if process.running == "stopped" else "restart", service.unit, seconds=service.seconds)
-        except LabError as error:
-            why = f"{service.name} does not start: {self.last_line(service)}"
-            raise LabError(why, remedy=f"read {self.log(service)}") from error
+        if process.running == "failed":
+            _systemctl("reset-failed", service.unit)  # it may have been started too often
+        _systemctl("start" if process.running == "stopped" else "restart", "--no-block", service.unit)
         return True
 
     def stop(self, service: Service) -> None:

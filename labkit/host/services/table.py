@@ -30,7 +30,7 @@ class Service:
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
     shared: bool = False
-    seconds: float = 60.0
+    seconds: float = 120.0
 
 
 SERVICES = (
@@ -38,10 +38,10 @@ SERVICES = (
     Service("accounts", "a registry with accounts", "docker-registry", "labkit-accounts.service"),
     Service("containerd", "containerd with its CRI", "containerd", "containerd.service", wants=("registry",), shared=True),
     Service(
-        "docker", "the Docker daemon", "dockerd", "docker.service", needs=("containerd",), wants=("registry",), shared=True, seconds=120.0
+        "docker", "the Docker daemon", "dockerd", "docker.service", needs=("containerd",), wants=("registry",), shared=True, seconds=240.0
     ),
     Service("lxc-bridge", "the bridge of LXC", "dnsmasq", "lxc-net.service", shared=True),
-    Service("lxd", "the LXD daemon", "lxd", "lxd.service", shared=True, seconds=120.0),
+    Service("lxd", "the LXD daemon", "lxd", "lxd.service", shared=True, seconds=240.0),
 )
 """Every service, each after those that it needs."""
 
