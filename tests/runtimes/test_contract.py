@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,38 @@ def test_its_monitor_is_killed_and_the_clean_up_leaves_nothing(runtime: Runtime,
     ledger.undo_one(entry)
     assert not ours.lives(init)
     assert "web" not in [container.name for container in runtime.list()]
+
+
+def killer(state: Path, program: str, over: threading.Event) -> None:
+    """Kill the tool that starts a container as soon as it is there: its command line has the state directory of the tests."""
+    while not over.is_set():
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if os.fsencode(state) in words and Path(f"/proc/{pid}/comm").read_text().strip() == program[:15]:
+                    os.kill(int(pid), signal.SIGKILL)
+                    return
+            except OSError:
+                continue
+
+
+@pytest.mark.parametrize(("name", "program"), [("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("nspawn", "systemd-nspawn")])
+def test_the_tool_is_killed_in_the_middle_and_nothing_is_left(name: str, program: str, root: Root):
+    one, over = runtimes.find(name), threading.Event()
+    place = root(one)
+    thread = threading.Thread(target=killer, args=(ledger.state(), program, over))
+    thread.start()
+    try:
+        with suppress(LabError):
+            one.start(place, ["sleep", "300"], "web")
+    finally:
+        over.set()
+        thread.join()
+    for entry in reversed(ledger.live()):
+        if "container" in entry.kind:
+            ledger.undo_one(entry)
+    assert one.list() == ()
+    assert subprocess.run(["pgrep", "-af", str(ledger.state())], capture_output=True, text=True).stdout == ""
 
 
 STARTER = """
