@@ -16,6 +16,7 @@ from labkit.course.workplace import Workplace
 from labkit.errors import CheckFailed, CommandError, LabError
 from labkit.kernel import network, processes
 from labkit.kernel.cgroups import Cgroup
+from labkit.kernel.commands import Completed
 from labkit.kernel.network import NetworkNamespace, Ping
 from labkit.kernel.overlay import Overlay
 from labkit.kernel.processes.process import Process
@@ -106,16 +107,19 @@ class Mechanisms(Workplace):
         """
         self.must_be_open()
         argv = ["bash", "-e", "-u", "-c", script]
-        options: dict[str, Any] = {"cwd": self.directory, "env": self.environment()}
         if user is not None:
             session = Session.open(self, user)
-            trace.record(session.typed(script), calls=(SHELL_CELL,))
-            argv, options = session.account.typed(argv), {**options, **session.options()}
+            with session.scope() as places:
+                trace.record(session.typed(script, places), calls=(SHELL_CELL,))
+                done = self._run(session.account.typed(argv), session.environment, places)
         else:
             trace.record(script.strip(), calls=(SHELL_CELL,))
-        with trace.silent():
-            done = processes.run(argv, on_output=say, **options)
+            done = self._run(argv, self.environment())
         _judge(script, done.status, done.stdout + done.stderr, fails)
+
+    def _run(self, argv: Sequence[str], environment: Mapping[str, str], places: Sequence[Path] = ()) -> Completed:
+        with trace.silent():
+            return processes.run(argv, on_output=say, cwd=self.directory, env=environment, cgroups=places)
 
     def watch(self, *things: Watchable, seconds: float = 3.0) -> Watched:
         """Look on for a while: what processes and terminals print meanwhile, and in which state cgroups are then.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labkit import trace
 from labkit.host.account import STUDENT, Account, delegate, find
@@ -23,7 +26,7 @@ class Session:
     Attributes:
         account: who it is.
         home: its home directory in the lab; that of the machine is left alone.
-        cgroups: those that it may divide further, as a login session has from systemd.
+        cgroups: its own, below which each script gets one for itself: a cgroup that was divided takes no processes any more.
         environment: of the lab's shell cells, with the user's own.
     """
 
@@ -37,7 +40,7 @@ class Session:
         """Return the session of a user in a lab; what it needs is made where it is not there.
 
         Shell:
-            mkdir -m 711 $LAB/home; chown labkit-student $LAB/home; mkdir CGROUP; chown labkit-student CGROUP ...
+            mkdir -m 711 $LAB/home; chown labkit-student: $LAB/home; mkdir CGROUP; chown -R labkit-student: CGROUP
 
         Raises:
             UnsupportedError: there is no such user.
@@ -52,12 +55,20 @@ class Session:
         cgroups = tuple(delegate(user, user.name))
         return cls(user, home, cgroups, {**place.environment(), **user.environment(), "HOME": str(home), "LAB": str(place.directory)})
 
-    def options(self) -> dict[str, Any]:
-        """Return what a process of the session is started with, besides its command."""
-        return {"cgroups": self.cgroups, "env": self.environment}
+    @contextmanager
+    def scope(self) -> Iterator[tuple[Path, ...]]:
+        """Give the block cgroups of its own, as systemd gives a scope; those that it leaves without children go with it."""
+        number = next(number for number in count(1) if not any((path / str(number)).exists() for path in self.cgroups))
+        places = tuple(delegate(self.account, f"{self.account.name}/{number}"))
+        yield places
+        for place in places:
+            with suppress(OSError):
+                place.rmdir()
 
-    def typed(self, script: str) -> str:
+    def typed(self, script: str, places: Sequence[Path]) -> str:
         """Return how root types a script of the session."""
-        joins = "".join(f"echo $BASHPID > {path}/cgroup.procs; " for path in self.cgroups)
-        line = f"{joins}HOME={self.home} USER={self.account.name} exec {shlex.join(self.account.typed(['bash', '-e', '-u']))} <<'END'"
+        words = " ".join(map(str, places))
+        owned = " ".join(map(str, self.cgroups))
+        joins = f"mkdir -p {words}; chown -R {self.account.name}: {owned}; for c in {words}; do echo $BASHPID > $c/cgroup.procs; done"
+        line = f"{joins}\nHOME={self.home} USER={self.account.name} exec {shlex.join(self.account.typed(['bash', '-e', '-u']))} <<'END'"
         return f"{line}\n{script.strip()}\nEND"

@@ -102,20 +102,23 @@ def delegate(account: Account, relative: str) -> list[Path]:
 
     See: cgroups(7), "Cgroups delegation"; `systemd-run --user --scope -p Delegate=yes`, which does the same
     """
-    homes(named_only=True)
+    homes(bare=True)
     given = []
     for hierarchy in hierarchies().mounted:
         if hierarchy.version == 2 or hierarchy.name.startswith("name="):
             directory = hierarchy.path / subtree() / relative
             directory.mkdir(parents=True, exist_ok=True)
-            for path in (directory, *(directory / file for file in _DELEGATED)):
+            for path in (directory, *(directory / file for file in _delegated())):
                 if path.exists():
                     os.chown(path, account.uid, account.gid)
             given.append(directory)
     return given
 
 
-_DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks")
+def _delegated() -> list[str]:
+    """Return the interface files that go with a delegated cgroup: the kernel's own list, and the one of v1."""
+    listed = Path("/sys/kernel/cgroup/delegate")
+    return [*(listed.read_text().split() if listed.exists() else ("cgroup.procs", "cgroup.subtree_control")), "tasks"]
 
 
 def _ids(file: Path, name: str, uid: int) -> tuple[int, int] | None:

@@ -85,7 +85,7 @@ class Lxc:
         with ours.making(_KINDS[self.name], name, self.list(), **key) as entry:
             directory = self._configure(name, real, argv)
             command = ["lxc-start", "-P", str(self.lxcpath()), "-n", name, "-l", "ERROR", "-o", f"{directory}/log", "--", *argv]
-            _note(entry, self.lxcpath(), self._run(command, name), directory / "log")
+            _note(entry, self.lxcpath(), self._run(command, name, "start"), directory / "log")
         return _look(self.name, self.lxcpath(), name, ours=True)
 
     def exec(self, name: str, argv: Sequence[str]) -> Completed:
@@ -144,7 +144,7 @@ class Lxc:
         cgroup = f"lxc.cgroup.dir = {subtree()}/{self._place(name)}"
         return [f"lxc.include = {_CONFIG}/debian.common.conf", f"lxc.apparmor.profile = {profile}", cgroup]
 
-    def _run(self, argv: Sequence[str], name: str) -> Completed:  # noqa: ARG002 - the unprivileged one has a place by name
+    def _run(self, argv: Sequence[str], name: str, leaf: str = "run") -> Completed:  # noqa: ARG002 - only a user needs a place of its own
         return processes.run(argv, env=rooted.ENVIRONMENT, cwd="/", on_error=lambda _: None, shell_line=" ".join(argv))
 
 
@@ -194,9 +194,10 @@ class LxcUnprivileged(Lxc):
     def _plugged(self) -> bool:
         return containers.unplugged(account.find(), Machine()) is None
 
-    def _run(self, argv: Sequence[str], name: str) -> Completed:
+    def _run(self, argv: Sequence[str], name: str, leaf: str = "run") -> Completed:
         student = account.find()
-        places = account.delegate(student, self._place(name))
+        account.delegate(student, self._place(name))  # LXC divides the cgroup that it is started in, which then takes no processes
+        places = account.delegate(student, f"{self._place(name)}/{leaf}")
         typed = student.typed(argv)
         return processes.run(
             typed, env=student.environment(), cgroups=places, cwd="/", on_error=lambda _: None, shell_line=" ".join(typed)
@@ -285,11 +286,21 @@ def _undo_unprivileged(entry: ledger.Entry) -> None:
 def _finish(entry: ledger.Entry) -> None:
     """End a container, whoever started it: asked of its monitor where the ledger does not know its processes."""
     name, lxcpath = entry.key["name"], Path(entry.key["lxcpath"])
-    if shutil.which("lxc-stop") and (lxcpath / name / "config").exists():
-        run(["lxc-stop", "-P", lxcpath, "-n", name, "--kill"], check=False, timeout=30)
+    _kill(lxcpath, name)
     ours.end(entry)
     if any(known.kind == "tree" and known.key["path"] == f"{lxcpath}/{name}" for known in ledger.live(ledger.owner())):
         trees.remove_tree(lxcpath / name)
+
+
+def _kill(lxcpath: Path, name: str) -> None:
+    """End a container, and wait until its monitor has taken its cgroups down: the tool returns before that."""
+    if not shutil.which("lxc-stop") or not (lxcpath / name / "config").exists():
+        return
+    there = _look("lxc", lxcpath, name, ours=True)
+    monitor = ending.known(_parent(there.pid)) if there.pid else None
+    run(["lxc-stop", "-P", lxcpath, "-n", name, "--kill"], check=False, timeout=30)
+    if monitor and not ours.terminate(monitor, 5, 0):
+        ending.end([], root=monitor)
 
 
 def claim(name: str) -> None:
@@ -316,8 +327,7 @@ def _default_cgroups(name: str) -> list[Path]:
 def _undo_claim(entry: ledger.Entry) -> None:
     """End the container, its monitor first asked; then what is left in the cgroups of its name, which were not there before."""
     name = entry.key["name"]
-    if shutil.which("lxc-stop") and (EVERYBODYS / name / "config").exists():
-        run(["lxc-stop", "-n", name, "--kill"], check=False, timeout=30)
+    _kill(EVERYBODYS, name)
     left = _default_cgroups(name)
     members.kill(left, 10)
     for directory in left:

@@ -19,8 +19,8 @@ from typing import Any
 from labkit import ledger
 from labkit.errors import LabError
 from labkit.host.account import IdMap
-from labkit.kernel import commands, processes, rooted
-from labkit.kernel.cgroups import subtree
+from labkit.kernel import commands, processes, rooted, syscalls
+from labkit.kernel.cgroups import members, subtree
 from labkit.kernel.cgroups.delegation import TRACKERS, homes
 from labkit.kernel.commands import Completed, run
 from labkit.kernel.processes import ending
@@ -130,7 +130,7 @@ class Nspawn:
     @contextmanager
     def making(self, rootfs: Path, name: str) -> Iterator[tuple[ledger.Entry, Ready]]:
         """Write a container down while the block starts it and notes its processes."""
-        homes(named_only=True)
+        homes(bare=True)
         with ours.making(_KIND, name, self.list(), rootfs=str(rootfs)) as entry, Ready() as ready:
             yield entry, ready
 
@@ -214,7 +214,7 @@ def note(entry: ledger.Entry, process: Process, ready: Ready, timeout: float = 3
     """Note nspawn, the container's first process and the cgroups, once the container is up."""
     entry.identity.update(supervisor=ending.known(process.pid), cgroup=_cgroup(process))
     ready.wait(process, timeout)
-    begot = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    begot = members.read(f"/proc/{process.pid}/task/{process.pid}/children").split()  # nothing where it has ended already
     init = next(filter(None, (ending.known(int(pid)) for pid in begot)), None)
     if init is None or not ours.wait_until_it_runs(init, (_PROGRAM,)):
         raise LabError(f"the container nspawn:{entry.key['name']} ended as it began", cause=process.output().strip() or None)
@@ -251,11 +251,17 @@ def _undo(entry: ledger.Entry) -> None:
 
 
 def _forget(entry: ledger.Entry) -> None:
-    """Remove what an nspawn that was killed could not: its place for mounts, and the lock on its root directory."""
+    """Remove what an nspawn that was killed could not: its places for mounts and sockets, and the lock on its root directory."""
     if ours.process_of(entry, "supervisor"):
         return
+    name = entry.key["name"]
+    if any(machine.name == name for machine in _machines()):
+        return
     with suppress(OSError):
-        (_RUN / "propagate" / entry.key["name"]).rmdir()
+        syscalls.umount2(_RUN / "unix-export" / name, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+    for place in ("unix-export", "propagate"):
+        with suppress(OSError):
+            (_RUN / place / name).rmdir()
     with suppress(OSError):
         status = os.stat(entry.key["rootfs"])
         (_RUN / "locks" / f"inode-{status.st_dev}:{status.st_ino}").unlink()

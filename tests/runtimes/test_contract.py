@@ -199,7 +199,7 @@ def test_the_tool_is_killed_in_the_middle_and_nothing_is_left(name: str, program
         over.set()
         thread.join()
     for entry in reversed(ledger.live()):
-        if "container" in entry.kind:
+        if "container" in entry.kind or entry.kind == "cgroup":
             ledger.undo_one(entry)
     assert one.list() == ()
     assert subprocess.run(["pgrep", "-af", str(ledger.state())], capture_output=True, text=True).stdout == ""
@@ -255,6 +255,8 @@ def test_containers_of_somebody_else_with_the_same_name_survive(runtime: Runtime
         canary.kill()
         canary.wait()
         subprocess.run(["lxc-stop", "-k", "-P", tmp_path, "-n", "web"], check=False)
+        while subprocess.run(["pgrep", "-f", f"lxc monitor. {tmp_path}"], capture_output=True).stdout:
+            time.sleep(0.01)  # it takes its cgroups down
         subprocess.run("find /sys/fs/cgroup/*/labkit-canary /sys/fs/cgroup/labkit-canary -depth -type d -delete 2>/dev/null", shell=True)
 
 

@@ -29,36 +29,43 @@ def module() -> types.ModuleType:
     return made
 
 
-@pytest.fixture(scope="module")
-def shared(own_state: Path) -> Iterator[Lab]:
-    """Keep one lab open, since unpacking takes seconds."""
-    lab = Lab("containers", module())
-    lab.open()
-    yield lab
-    lab.close()
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    one = Lab("containers", module())
+    one.open()
+    yield one
+    one.close()
     ledger.own("")
-    assert not lab.directory.exists()
+    assert not one.directory.exists()
 
 
 @pytest.fixture
-def lab(shared: Lab) -> Lab:
-    ledger.own(shared.id)
-    return shared
+def debian(lab: Lab, own_state: Path) -> Path:
+    """Keep one unpacked Debian for all: it takes seconds."""
+    ledger.own("packed")
+    place = rootfs.unpack(own_state / "debian")
+    ledger.own(lab.id)
+    return place
 
 
-@pytest.fixture
-def debian(lab: Lab) -> Path:
-    return lab.rootfs("debian")
+@pytest.fixture(scope="module", autouse=True)
+def nothing_packed_left() -> Iterator[None]:
+    yield
+    ledger.undo("packed")
 
 
-def test_a_root_file_system_is_unpacked_once_and_a_half_one_anew(debian: Path, lab: Lab):
-    note = debian / "etc/note"
+def test_a_root_file_system_is_unpacked_once_and_a_half_one_anew(lab: Lab):
+    place = lab.rootfs("box", "busybox")
+    note = place / "etc/note"
     note.write_text("mine")
-    assert lab.rootfs("debian") == debian
+    assert lab.rootfs("box", "busybox") == place
     assert note.exists()
-    ledger.gone(ledger.find("rootfs", path=str(debian)))  # as if the unpacking had been killed
-    assert lab.rootfs("debian") == debian
+    ledger.gone(ledger.find("rootfs", path=str(place)))  # as if the unpacking had been killed
+    assert lab.rootfs("box", "busybox") == place
     assert not note.exists()
+
+
+def test_the_debian_is_another_one_than_the_machine_s(debian: Path):
     assert (debian / "usr/lib/os-release").read_text() != Path("/etc/os-release").read_text()
 
 
@@ -90,10 +97,10 @@ def test_root_breaks_out_of_a_chroot_and_not_out_of_a_pivoted_root(debian: Path,
     canary = lab.path("canary")
     canary.write_text("sings")
     try:
-        lab.run(f"chroot debian cat {canary}", fails="No such file")
-        lab.run(f"chroot debian {BREAK_OUT} cat {canary} > out")
+        lab.run(f"chroot {debian} cat {canary}", fails="No such file")
+        lab.run(f"chroot {debian} {BREAK_OUT} cat {canary} > out")
         assert lab.path("out").read_text() == "sings"
-        pivot = "mount --bind debian debian; cd debian; mount -t proc proc proc; mkdir -p old; pivot_root . old; umount -l old"
+        pivot = f"mount --bind {debian} {debian}; cd {debian}; mount -t proc proc proc; mkdir -p old; pivot_root . old; umount -l old"
         lab.run(f"unshare --mount bash -e -c '{pivot}; exec \"$@\"' - {BREAK_OUT} cat {canary}", fails=f"{canary}: No such file")
         assert canary.read_text() == "sings"
         process = lab.spawn(["perl", "-e", BREAK_OUT[9:-1], "cat", str(canary)], "escape", new=["mount"], root=debian)
@@ -104,8 +111,8 @@ def test_root_breaks_out_of_a_chroot_and_not_out_of_a_pivoted_root(debian: Path,
 
 
 def test_a_system_boots_on_a_terminal_to_its_login_prompt_and_lets_root_in(debian: Path, lab: Lab):
-    terminal = lab.boot("debian", "booted")
-    assert lab.boot("debian", "booted") is terminal
+    terminal = lab.boot(debian, "booted")
+    assert lab.boot(debian, "booted") is terminal
     container = runtimes.locate("nspawn:booted")
     assert Path(f"/proc/{container.pid}/comm").read_text() == "systemd\n"
     assert lab.runtime("nspawn").exec("booted", ["systemctl", "is-active", "multi-user.target"]).stdout == "active\n"

@@ -82,15 +82,15 @@ def home_in(root: Path) -> Path:
     return path
 
 
-def homes(*, named_only: bool = False) -> None:
+def homes(*, bare: bool = False) -> None:
     """Make the lab's part of every hierarchy that the machine has mounted: what a runtime makes in it goes with the lab.
 
     Args:
-        named_only: only of those without a controller, as systemd's; v2 has one by the first process that is started.
+        bare: only of v2 and of those without a controller, as systemd's.
     """
     with trace.silent():
         for hierarchy in hierarchies().mounted:
-            if not hierarchy.own and (hierarchy.name.startswith("name=") or not named_only):
+            if not hierarchy.own and (not bare or hierarchy.version == 2 or hierarchy.name.startswith("name=")):
                 home_in(hierarchy.path)
 
 
