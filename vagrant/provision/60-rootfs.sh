@@ -17,13 +17,20 @@ case $host in
     *) release=trixie ;;
 esac
 
+# mmdebstrap mounts /proc and more in its tree: where nobody else sees it, and gone with this set-up when that is killed.
+# The box is built in such a place already.
+alone=(setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc)
+if [ "$what" = box ]; then
+    alone=()
+fi
+
 # Make the two files in a directory.
 # shellcheck disable=SC2016
 pack() {
     local mirror # the one that this machine uses for Debian itself
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' 2> /dev/null | head -n 1)
     # Root has no password: it is the login prompt of a lab's container, which nothing outside can reach.
-    mmdebstrap --quiet --variant=minbase --include="$include" --aptopt='Acquire::Languages "none"' \
+    "${alone[@]}" mmdebstrap --quiet --variant=minbase --include="$include" --aptopt='Acquire::Languages "none"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : > "$1/etc/machine-id"' \
