@@ -64,10 +64,16 @@ def _groups(change: Difference) -> list[tuple[str, str, str, Sequence[Change], i
         for one in getattr(change, field):
             found.setdefault(one.kind, []).append(one)
         for kind in sorted(found, key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind)):
-            alike = sorted(found[kind], key=lambda one: (natural(one.name), natural(one.attribute)))
+            alike = sorted(found[kind], key=lambda one: (_place(one), natural(one.attribute)))
             shown = alike if len(alike) <= MOST_ALIKE + 1 else alike[:MOST_ALIKE]
             groups.append((sign, word, colour, shown, len(alike) - len(shown)))
     return groups
+
+
+def _place(change: Change) -> tuple[object, ...]:
+    """Sort cgroups by their path before their hierarchy: which controller has which hierarchy differs from machine to machine."""
+    hierarchy, colon, path = change.name.partition(":/")
+    return (natural(path), natural(hierarchy)) if colon and change.kind == "cgroup" else (natural(change.name),)
 
 
 def _difference_lines(change: Difference, limit: int) -> list[str]:

@@ -122,8 +122,8 @@ def test_a_process_enters_every_hierarchy_of_the_cgroup(start):
     assert all(process.pid in cgroup_members.pids(directory) for directory in group.directories)
 
 
-def test_the_cpu_controller_of_v1_comes_with_the_accounting_that_v2_has_in_it():
-    group = Cgroup.create("mycgroup", "cpu")
+def test_the_accounting_that_v1_keeps_apart_is_a_part_of_cpu_in_v2():
+    group = Cgroup.create("mycgroup", ("cpu", "cpuacct"))
     assert {"usage_usec", "nr_throttled", "throttled_usec"} <= set(group["cpu.stat"])
 
 
@@ -243,7 +243,7 @@ def test_a_fork_bomb_stops_at_the_limit_of_processes(start, tmp_path):
 
 
 def test_a_quota_of_a_fifth_of_a_cpu_is_measured(start):
-    group = Cgroup.create("spin", ("cpu",))
+    group = Cgroup.create("spin", ("cpu", "cpuacct"))
     group["cpu.max"] = "20000 100000"
     assert group["cpu.max"] == "20000 100000"
     group.attach(start("while :; do :; done", "spin"))

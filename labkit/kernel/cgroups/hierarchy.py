@@ -184,13 +184,11 @@ def require(controller: str, version: int | None = None) -> tuple[Path, int]:
 def require_all(controllers: Iterable[str], version: int | None = None) -> dict[str, tuple[Path, int]]:
     """Return mount point and version of each controller, all of them asked for before anything is made.
 
-    With cpu of v1 comes cpuacct: in v2 the cpu controller counts the time used, too.
+    cpuacct asks for nothing where there is none: in v2 the cpu controller counts the time used, too.
     """
-    places = {controller: require(controller, version) for controller in list(controllers) or [""]}
-    first = hierarchies().v1
-    if places.get("cpu", (None, 0))[1] == 1 and "cpuacct" in first:
-        places["cpuacct"] = (first["cpuacct"], 1)
-    return places
+    counted = version != 1 and hierarchies().version_of("cpuacct") is None
+    wanted = [controller for controller in controllers if not (controller == "cpuacct" and counted)]
+    return {controller: require(controller, version) for controller in wanted or [""]}
 
 
 def _remedy(controller: str, version: int | None, here: Hierarchies) -> str | None:
