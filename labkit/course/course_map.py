@@ -38,7 +38,7 @@ LABS = (
     CourseLab("2.1", "Control groups: freeze, limit and measure processes", "cgroups", "cgroups/2.1-cgroups.ipynb"),
     CourseLab("2.2", "Namespaces: what a process sees of the machine", "namespaces", "namespaces/2.2-namespaces.ipynb"),
     CourseLab("2.3", "Union mounts: many directories, one view", "unionfs", "unionfs/2.3-unionfs.ipynb"),
-    CourseLab("3.1", "chroot: another root directory", "mechanisms"),
+    CourseLab("3.1", "chroot: another root directory", "mechanisms", "mechanisms/3.1-chroot.ipynb"),
     CourseLab("3.2", "LXC: system containers", "mechanisms"),
     CourseLab("3.3", "systemd-nspawn: a container beside systemd", "mechanisms"),
     CourseLab("4.1", "runc: the reference runtime set up", "runtimes"),

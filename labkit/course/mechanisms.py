@@ -62,7 +62,8 @@ class Mechanisms(Workplace):
             new: kinds of namespace that it gets for itself: mount uts ipc net pid user cgroup time.
             enter: kind to the namespace that it joins: a NetworkNamespace, a process, a pid or a path.
             cgroup: where it starts.
-            options: more of `kernel.processes.start`: root, mount_proc, uid_map, gid_map, hostname, cwd, env, ...
+            options: more of `kernel.processes.start`: root and chroot (relative ones lie in the lab's directory), mount_proc,
+                uid_map, gid_map, hostname, cwd, env, ...
         """
         self.must_be_open()
         groups = (cgroup,) if isinstance(cgroup, Cgroup) else tuple(cgroup)
@@ -74,8 +75,9 @@ class Mechanisms(Workplace):
         if running is not None:
             running.kill()
         argv = ["bash", "-c", script] if isinstance(script, str) else list(script)
-        here = None if options.keys() & {"root", "chroot"} else self.directory
-        options = {"cwd": here, "env": self.environment(), "stdout": self.directory / f"{name}.log", **options}
+        roots = {way: self.path(options[way]) for way in ("root", "chroot") if way in options}
+        here = None if roots else self.directory
+        options = {"cwd": here, "env": self.environment(), "stdout": self.directory / f"{name}.log", **options, **roots}
         process = processes.start(argv, name=name, new=tuple(new), enter=places, cgroups=groups, **options)
         self.started[name] = process
         self._wanted[name] = wanted

@@ -119,5 +119,5 @@ def session(cwd: Path = HERE, **environment: str) -> Iterator[Session]:
         one.close()
 
 
-OPEN = 'import trial_lab\nfrom labkit import expect, open_lab\nlab = open_lab("3.1")'
+OPEN = 'import trial_lab\nfrom labkit import expect, open_lab\nlab = open_lab("9.2")'
 """The first cell of a throw-away notebook."""

@@ -44,7 +44,7 @@ def test_an_unknown_lab_is_refused_in_one_line_naming_those_near(kernel: Session
 def test_without_root_a_lab_is_refused_in_one_line(tmp_path: Path):
     code = (
         f"import os, sys; sys.path.insert(0, {str(HERE)!r}); import trial_lab, labkit.course.lab as lab; "
-        "os.seteuid(65534); lab.open_lab('3.1')"
+        "os.seteuid(65534); lab.open_lab('9.2')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -67,7 +67,7 @@ def test_a_name_that_the_lab_will_use_and_did_not_make_is_refused_not_taken(kern
 def test_opening_again_is_a_reset(lab: Session):
     lab.ok('group = lab.cgroup("box")\nshell = lab.spawn("exec sleep 1000", name="sleeper", cgroup=group)')
     directory = lab.ok("print(*group.directories)").stdout.split()[0]
-    ran = lab.ok('lab = open_lab("3.1")')
+    ran = lab.ok('lab = open_lab("9.2")')
     assert not Path(directory).exists()
     assert tracked() == []
     assert len([shown for shown in ran.displays if "A lab for tests" in shown["text/plain"]]) == 1
@@ -76,7 +76,7 @@ def test_opening_again_is_a_reset(lab: Session):
 def test_it_works_in_a_plain_python_too():
     code = (
         f"import sys; sys.path.insert(0, {str(HERE)!r}); import trial_lab; from labkit import open_lab\n"
-        "lab = open_lab('3.1'); lab.check('made'); lab.cgroup('box'); lab.check('made'); lab.run('echo from bash'); lab.close()"
+        "lab = open_lab('9.2'); lab.check('made'); lab.cgroup('box'); lab.check('made'); lab.run('echo from bash'); lab.close()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "cgroup box: not there" in done.stdout
@@ -91,7 +91,7 @@ def test_a_cell_shows_what_it_changed_and_how_that_is_typed(lab: Session):
     ran = lab.ok('group = lab.cgroup("box")')
     assert len(ran.displays) == 1
     text = ran.displays[0]["text/plain"]
-    assert "lab-3.1/box" in text
+    assert "lab-9.2/box" in text
     assert "mkdir" in text
     assert "text/html" in ran.displays[0]
 
@@ -109,15 +109,15 @@ def test_a_cell_that_fails_still_shows_what_it_changed(lab: Session):
 
 
 def test_opening_twice_does_not_double_the_reports(lab: Session):
-    lab.ok('lab = open_lab("3.1")')
-    lab.ok('lab = open_lab("3.1")')
+    lab.ok('lab = open_lab("9.2")')
+    lab.ok('lab = open_lab("9.2")')
     assert len(lab.ok('group = lab.cgroup("box")').displays) == 1
 
 
 def test_the_trace_file_keeps_each_cell(lab: Session):
     lab.ok('group = lab.cgroup("box")')
     lab.ok("%%lab\necho FROZEN > $FREEZER/box/freezer.state")
-    path = ledger.state() / "labs" / "3.1.trace.jsonl"
+    path = ledger.state() / "labs" / "9.2.trace.jsonl"
     cells = [json.loads(line) for line in path.read_text().splitlines()]
     assert [cell["cell"] for cell in cells] == [1, 2]
     assert "mkdir" in cells[0]["shell"]
@@ -178,7 +178,7 @@ def test_what_is_typed_without_labkit_is_removed_too(lab: Session):
     lab.ok("%%lab\nip netns add trial1\nmkdir m && mount -t tmpfs none m\nmkdir $FREEZER/typed")
     lab.ok("lab.close()")
     assert not Path("/run/netns/trial1").exists()
-    assert "labs/3.1/m" not in Path("/proc/self/mountinfo").read_text()
+    assert "labs/9.2/m" not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_a_claim_holds_after_the_name_was_deleted_and_made_again(lab: Session):
@@ -221,7 +221,7 @@ def test_an_edge_checkpoint_is_kept_once_seen_until_the_lab_is_opened_again(lab:
     lab.ok('lab.cgroup("box").freeze()')
     lab.ok('lab.cgroup("box").thaw()')
     assert lab.ok('print(lab.check("frozen").passed)').stdout == "True\n", "nobody asked while it was frozen"
-    lab.ok('lab = open_lab("3.1")')
+    lab.ok('lab = open_lab("9.2")')
     assert lab.ok('print(lab.check("frozen").passed)').stdout == "False\n"
 
 
@@ -284,7 +284,7 @@ def test_a_process_is_found_again_by_its_name(lab: Session):
 
 def test_a_closed_lab_says_so(lab: Session):
     lab.ok("lab.close()")
-    assert "lab 3.1 is closed" in lab.run('lab.cgroup("box")').error
+    assert "lab 9.2 is closed" in lab.run('lab.cgroup("box")').error
     lab.ok("lab.close()")
 
 

@@ -111,5 +111,5 @@ def test_the_launcher_imports_the_standard_library_only() -> None:
         assert imported(ROOT / f"labkit/kernel/processes/{sibling}.py") <= sys.stdlib_module_names
 
 
-def test_the_three_labs_are_there() -> None:
-    assert [path.name[:3] for path in NOTEBOOKS] == ["2.1", "2.2", "2.3"]
+def test_the_labs_that_are_written_are_there() -> None:
+    assert [path.name[:3] for path in NOTEBOOKS] == ["2.1", "2.2", "2.3", "3.1"]
