@@ -66,7 +66,14 @@ TABLE: tuple[tuple[str, str], ...] = (
     # the same cgroup in the hierarchy of v1 or of v2, and the same limit under its name in v1 or in v2
     (r"\b(?:cgroup2|freezer|memory|pids|cpu|cpuacct):(?=/lab-)", "cgroup:"),
     (r"\bmemory\.limit_in_bytes\b", "memory.max"),
-    (r"\bcpu\.cfs_quota_us=(\d+)", r"cpu.max=\1 100000"),
+    (r"\bcpu\.cfs_quota_us(=| = )(\d+)", r"cpu.max\g<1>\2 100000"),
+    (r"\becho (\d+) (>|&gt;) (\S+)/cpu\.cfs_quota_us\b", r"echo \1 100000 \2 \3/cpu.max"),
+    (r"\becho (?:'|&#x27;)(\d+ 100000)(?:'|&#x27;) (>|&gt;) (\S+)/cpu\.max\b", r"echo \1 \2 \3/cpu.max"),
+    # v2 ends all of a group by one write, v1 process by process
+    (r"\bkill -KILL \$\(cat (\S+/cgroup)\.procs\)(?:\n *call pidfd_send_signal\(pidfd, SIGKILL, NULL, 0\))?", r"KILL \1"),
+    (r"\becho 1 (?:>|&gt;) (\S+/cgroup)\.kill\b", r"KILL \1"),
+    (r"<div[^>]*>(?:call *pidfd_send_signal\(pidfd, SIGKILL, NULL, 0\)|write *\S+/cgroup\.kill = 1)</div>", ""),
+    (r"\b\d+ files? written, \d+ calls?\b", "FILES AND CALLS"),
     (r"/tmp/(?!\s)[\w./+-]+", "/tmp/PATH"),  # noqa: S108 - a pattern, no file
     (r"(?m) $", ""),
     (r"[-─━═]{3,}", "---"),
