@@ -75,9 +75,9 @@ class Mechanisms(Workplace):
         if running is not None:
             running.kill()
         argv = ["bash", "-c", script] if isinstance(script, str) else list(script)
-        roots = {way: self.path(options[way]) for way in ("root", "chroot") if way in options}
-        here = None if roots else self.directory
-        options = {"cwd": here, "env": self.environment(), "stdout": self.directory / f"{name}.log", **options, **roots}
+        options |= {way: self.path(options[way]) for way in ("root", "chroot") if way in options}
+        here = None if options.keys() & {"root", "chroot"} else self.directory
+        options = {"cwd": here, "env": self.environment(), "stdout": self.directory / f"{name}.log", **options}
         process = processes.start(argv, name=name, new=tuple(new), enter=places, cgroups=groups, **options)
         self.started[name] = process
         self._wanted[name] = wanted
