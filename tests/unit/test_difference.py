@@ -179,6 +179,11 @@ def test_a_network_namespace_without_a_name_is_shown_by_the_process_of_the_lab_i
 # cgroups
 
 
+def test_the_root_of_a_hierarchy_comes_with_its_mount_and_is_no_cgroup_that_was_made():
+    assert not diff(cgroups(), cgroups(("freezer", "/", {})))
+    assert not diff(cgroups(("freezer", "/", {})), cgroups())
+
+
 def test_a_cgroup_that_was_made_is_shown_with_what_was_set_in_it():
     after = cgroups(("freezer", "/lab-2.1/mycgroup", {"freezer.state": "THAWED"}), ("", "/lab-2.1/demo", {"memory.max": "67108864"}))
     assert diff(Snapshot(), after).appeared == (

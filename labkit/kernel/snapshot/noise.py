@@ -22,8 +22,9 @@ CGROUPS = re.compile(
 )
 """Cgroups that are left out altogether, by their path."""
 
-CGROUP_HOME = re.compile(r"^(?:/.*)?/lab(?:-[^/]+)?$")
-"""A lab's own directory: made on demand, so its coming and going are left out; a value changed in it is shown."""
+CGROUP_HOME = re.compile(r"^(?:/.*)?/lab(?:-[^/]+)?$|^/$")
+"""A lab's own directory, made on demand, and the root of a hierarchy, which comes with its mount: their coming and going are left out;
+a value changed in them is shown."""
 
 NAMELESS_TRACKER = re.compile(r"process(?:-\d+)?")
 """The place of a process that nobody named: it is called by its comm."""
