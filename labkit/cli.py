@@ -153,6 +153,7 @@ def down(names: tuple[str, ...], *, config: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(*, as_json: bool) -> None:
     """Show the services; exit 1 if one that should run does not."""
+    _as_root("status")
     from labkit.host import services
     from labkit.host.services import report
 

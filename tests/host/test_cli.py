@@ -46,7 +46,10 @@ def test_a_wrong_word_is_one_line_and_exit_status_2(argv: list[str], said: str) 
     assert said in done.stderr
 
 
-@pytest.mark.parametrize("command", [["start"], ["clean"], ["render"], ["validate", "2.1"], ["check", "2.1", "frozen"]], ids=" ".join)
+ROOTED = ["start", "clean", "render", "validate 2.1", "check 2.1 frozen", "up docker", "down", "status"]
+
+
+@pytest.mark.parametrize("command", [line.split() for line in ROOTED], ids=ROOTED)
 def test_what_needs_root_says_so(command: list[str]) -> None:
     done = labkit(*command, before=NOBODY)
     assert (done.returncode, done.stdout) == (2, "")

@@ -227,6 +227,15 @@ def test_a_service_that_hangs_is_red_with_its_remedy_and_the_remedy_helps(all_up
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_docker_whose_bridge_somebody_removed_is_reported_and_repaired(all_up: Machine) -> None:
+    all_up.run("ip", "link", "delete", "docker0")
+    assert all_up.labkit("status").returncode == 1
+    docker = all_up.status()["docker"]
+    assert (docker["state"], docker["health"]) == ("failed", "its bridge docker0 is gone")
+    all_up.up("docker")
+    assert "172.17.0.1/16" in all_up.run("ip", "-brief", "address", "show", "docker0").stdout
+
+
 def test_after_supervisord_was_killed_status_fails_the_doctor_is_red_and_up_recovers(all_up: Machine) -> None:
     supervisord = next(process for process in of_supervisord(all_up))
     old = set(of_ours())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -66,7 +67,17 @@ def _docker(places: Places) -> Health:
     with _unix(str(places.docker)) as connection:
         answer = _get(connection, "/_ping")
     version = re.search(rb"(?im)^server: docker/(\S+)", answer)
+    bridge = _default_bridge(places)
+    if bridge and not os.path.exists(f"/sys/class/net/{bridge}"):
+        return Health(ok=False, said=f"its bridge {bridge} is gone")
     return _as_health(answer, 200, f"Docker {version[1].decode()}" if version else "")
+
+
+def _default_bridge(places: Places) -> str:
+    """Return the link that docker believes its default network to be, or "" where it has none."""
+    with _unix(str(places.docker)) as connection:
+        found = re.search(rb'"com\.docker\.network\.bridge\.name":"([^"]+)"', _get(connection, "/networks/bridge"))
+    return found[1].decode() if found else ""
 
 
 def docker_mirrors(places: Places) -> list[str]:
