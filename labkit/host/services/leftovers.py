@@ -108,8 +108,10 @@ def _runtime_directories(name: str, places: Places) -> tuple[Path, ...]:
 
 def _remove_empty(name: str, places: Places) -> None:
     """Remove what a daemon makes below /run wherever it is told to work."""
-    if name == "containerd":
-        places.containerd.with_name("containerd.sock.ttrpc").unlink(missing_ok=True)
+    sockets = {"docker": [places.docker], "containerd": [places.containerd, places.containerd.with_name("containerd.sock.ttrpc")]}
+    if not places.under_systemd:
+        for socket in sockets.get(name, ()):
+            socket.unlink(missing_ok=True)  # its daemon was killed, and nobody listens
     made = {"docker": ("/run/docker/plugins", "/run/docker"), "containerd": (_SHIMS, _PIPES, _RUNC, "/run/containerd")}.get(name, ())
     for directory in made:
         _rmdir(directory)

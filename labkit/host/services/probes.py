@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import struct
@@ -64,11 +63,13 @@ def _accounts(places: Places) -> Health:
 
 
 def _docker(places: Places) -> Health:
+    from labkit.kernel import network
+
     with _unix(str(places.docker)) as connection:
         answer = _get(connection, "/_ping")
     version = re.search(rb"(?im)^server: docker/(\S+)", answer)
     bridge = _default_bridge(places)
-    if bridge and not os.path.exists(f"/sys/class/net/{bridge}"):
+    if bridge and not any(link.ifname == bridge for link in network.links()):
         return Health(ok=False, said=f"its bridge {bridge} is gone")
     return _as_health(answer, 200, f"Docker {version[1].decode()}" if version else "")
 
