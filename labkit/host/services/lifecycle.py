@@ -18,7 +18,7 @@ from labkit.host.services.table import Service, named, with_dependents, with_nee
 
 _INTERVAL = 0.05
 _LONGEST = 1.0
-_PATIENCE = 5.0
+_PATIENCE = 2.0
 
 
 def up(names: Iterable[str] = (), say: Callable[[str], None] | None = None) -> None:
