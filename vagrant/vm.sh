@@ -114,6 +114,7 @@ guest() {
 check() {
     local status=0
     mkdir -p "$reports"
+    guest sudo /opt/labkit/.venv/bin/labkit up || status=$?
     guest sudo /opt/labkit/.venv/bin/labkit doctor | tee "$reports/doctor.txt" || status=1
     guest sudo /opt/labkit/.venv/bin/labkit validate "$@" | tee "$reports/validate.txt" || status=1
     return "$status"

@@ -99,7 +99,9 @@ def test_nothing_but_the_forwarded_port_reaches_jupyterlab(machine: VirtualMachi
     assert forwarded[3] == "127.0.0.1:18889"
 
 
-def test_the_doctor_sees_no_red_in_the_machine(machine: VirtualMachine) -> None:
+def test_the_services_come_up_and_the_doctor_sees_no_red_in_the_machine(machine: VirtualMachine) -> None:
+    up = machine.run("sudo /opt/labkit/.venv/bin/labkit up")
+    assert up.returncode == 0, up.stdout + up.stderr
     report = json.loads(machine.run("sudo /opt/labkit/.venv/bin/labkit doctor --json").stdout)
     assert [check for check in report["checks"] if check["colour"] == "red"] == []
 
