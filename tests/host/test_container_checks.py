@@ -148,14 +148,15 @@ def packing(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 
 def step(word: str, environment: dict[str, str], what: str = "lab") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([STEP, word, what], env=environment, capture_output=True, text=True)
+    """Run one step of the set-up, in a process group of its own: the tool in it ends the whole group."""
+    return subprocess.run([STEP, word, what], env=environment, capture_output=True, text=True, start_new_session=True)
 
 
 def test_a_root_file_system_that_was_half_made_is_never_used(packing: tuple[dict[str, str], Path]) -> None:
     environment, tool = packing
     place = Path(environment["LABKIT_ROOTFS"])
     output = 'for word; do case $word in *.tar) echo half > "$word" ;; esac; done'
-    tool.write_text(f"#!/bin/sh\n{output}\nkill -KILL $PPID\n")
+    tool.write_text(f"#!/bin/sh\n{output}\nkill -KILL 0\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     assert step("do", environment).returncode != 0
     assert "a root file system of Debian" in step("need", environment).stdout
