@@ -71,7 +71,7 @@ build() {
         --customize-hook="$quoted record \"\$1\" $(printf '%q' "$work/out/packages.txt")" \
         "$suite" "$work/root" \
         "deb $mirror $suite main" "deb $mirror $suite-updates main" "deb $security $suite-security main" 9>&- > "$store/build.log" 2>&1; then
-        refuse "the box was not built: $(grep -v '^ *$' "$store/build.log" | grep -v '^I: ' | tail -n 1) (the whole log: $store/build.log)"
+        refuse "the box was not built: $(grep --max-count=1 --extended-regexp '^(set-up stopped|E: )' "$store/build.log") (the whole log: $store/build.log)"
     fi
     rm -f "$work/root"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$work/root"/etc/apt/apt.conf.d/99mmdebstrap
     : > "$work/root/etc/machine-id" # the first boot makes one

@@ -29,9 +29,11 @@ lab() {
     rsync --archive --chown=root:root --exclude-from="$here/../not-synced" "$checkout/" "$root/opt/labkit/"
     chmod 755 "$root/opt/labkit"
     install -m 644 "${LAB_CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}" "$root$authority"
+    # As a mount of its own: steps that use unshare(1) change the propagation of /, which has to be one.
+    # shellcheck disable=SC2016
     env -u PIP_FIND_LINKS -u LABKIT_STATE -u LAB_CA_BUNDLE \
         SSL_CERT_FILE="$authority" PIP_CERT="$authority" REQUESTS_CA_BUNDLE="$authority" PIP_NO_CACHE_DIR=1 DPKG_FORCE=unsafe-io \
-        chroot "$root" /opt/labkit/vagrant/provision/setup.sh box || {
+        unshare --mount sh -c 'mount --rbind "$0" "$0" && exec chroot "$0" /opt/labkit/vagrant/provision/setup.sh box' "$root" || {
         tail -n 20 "$root/var/lib/labkit/setup.log" >&2
         exit 1
     }
