@@ -36,7 +36,8 @@ class VirtualMachine:
 
 def around() -> dict[str, object]:
     """Return what a virtual machine could leave on this host."""
-    daemons = subprocess.run(["pgrep", "--exact", "libvirtd|virtlogd"], capture_output=True, text=True).stdout.split()
+    names = ("libvirtd", "virtlogd")
+    daemons = [subprocess.run(["pgrep", "--exact", name], capture_output=True, text=True).stdout for name in names]
     ours = "guest=labkit-test|libvirt/dnsmasq/labkit-test"
     guests = subprocess.run(["pgrep", "--full", ours], capture_output=True, text=True).stdout.split()
     links = [link["ifname"] for link in json.loads(subprocess.run(["ip", "-json", "link"], check=True, capture_output=True).stdout)]
