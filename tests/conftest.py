@@ -12,7 +12,7 @@ from leaks import nothing_left
 
 __all__ = ["nothing_left"]  # of leaks.py: watches every test of the rooms that change the machine
 
-ROOTED = ("kernel", "runtimes", "notebooks", "host", "images", "faults", "browser")
+ROOTED = ("kernel", "runtimes", "notebooks", "host", "vm", "images", "faults", "browser")
 """The rooms whose tests change the machine: one run at a time."""
 
 
