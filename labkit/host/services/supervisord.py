@@ -187,7 +187,7 @@ class Supervisord:
             "environment": ",".join(f'{name}="{value}"'.replace("%", "%%") for name, value in (*marked, *program.environment)),
             "autostart": "false",
             "autorestart": "true",
-            "startsecs": 1,
+            "startsecs": 2,  # supervisord looks once a second: an end is seen up to a second late
             "startretries": 3,
             "stopsignal": program.stopsignal,
             "stopwaitsecs": STOP_SECONDS,
