@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,26 +18,49 @@ ROOTED = ("kernel", "runtimes", "notebooks", "host", "vm", "images", "faults", "
 """The rooms whose tests change the machine: one run at a time."""
 
 
+STATES = Path("/var/tmp")
+"""Where the state of a run lies: below another root's temporary directory its files could not be reached by other users."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_run_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Hold a lock while tests that change the machine run: a second run waits instead of seeing the first one's objects."""
+    """Hold a lock while tests that change the machine run: a second run waits instead of seeing the first one's objects.
+
+    What a run made that was killed is removed first, by the ledger that it left.
+    """
     here = Path(__file__).parent
     if not any(item.path.relative_to(here).parts[0] in ROOTED for item in request.session.items if item.path.is_relative_to(here)):
         yield
         return
     with open("/run/labkit-tests.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for state in STATES.glob("labkit-tests-*"):
+            _take_over(state)
         yield
 
 
+def _take_over(state: Path) -> None:
+    directory = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # of a run that lives: one without a test that changes the machine
+    finally:
+        os.close(directory)
+    subprocess.run([sys.executable, "-m", "labkit", "clean"], env=os.environ | {"LABKIT_STATE": str(state)}, check=True)
+    shutil.rmtree(state)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_state() -> Iterator[Path]:
+def own_state(one_run_at_a_time: None) -> Iterator[Path]:
     """Keep the ledger and the state of the tests apart from those of the machine.
 
     Others may go through it, as through /var/lib/labkit: root inside an unprivileged container is such another.
     """
-    state = Path(tempfile.mkdtemp(prefix="labkit-tests-", dir="/var/tmp"))
+    state = Path(tempfile.mkdtemp(prefix="labkit-tests-", dir=STATES))
     state.chmod(0o755)
+    held = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_SH)
     before = os.environ.get("LABKIT_STATE")
     os.environ["LABKIT_STATE"] = str(state)
     yield state
@@ -44,3 +69,4 @@ def own_state() -> Iterator[Path]:
     else:
         os.environ["LABKIT_STATE"] = before
     subprocess.run(["rm", "-rf", "--one-file-system", state], check=False)
+    os.close(held)

@@ -114,6 +114,10 @@ def one_line(done: subprocess.CompletedProcess[str], status: int = 2) -> str:
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
+    while left := of_ours():  # by a run that was killed
+        for one in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(one.split()[-1]), signal.SIGKILL)
     shutil.rmtree(STATE, ignore_errors=True)
     STATE.mkdir(mode=0o755)
     found = Machine()

@@ -129,8 +129,9 @@ def test_a_system_boots_on_a_terminal_to_its_login_prompt_and_lets_root_in(debia
 def test_a_system_that_does_not_come_up_is_told_with_its_last_words_and_leaves_nothing(lab: Lab):
     broken = lab.rootfs("broken", "busybox")
     (broken / "sbin/init").unlink()
-    (broken / "sbin/init").write_text("#!/bin/sh\necho no such luck\nexit 7\n")
-    (broken / "sbin/init").chmod(0o755)
+    (broken / "sbin/systemd").write_text("#!/bin/sh\necho no such luck\nexit 7\n")
+    (broken / "sbin/systemd").chmod(0o755)
+    (broken / "sbin/init").symlink_to("systemd")
     with pytest.raises(LabError, match=r"broken ended|luck"):
         lab.runtime("nspawn").boot(broken, "broken")
     assert [one for one in runtimes.containers() if one.name == "broken"] == []
