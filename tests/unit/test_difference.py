@@ -18,6 +18,7 @@ from labkit.kernel.state import (
     RouteState,
     Snapshot,
 )
+from labkit.ledger import Entry
 
 HOST = {"uts": 1, "net": 2, "pid": 3}
 INIT = ProcessState(1, 0, "init", start=1, state="S", namespaces=HOST, cgroups={"": "/"})
@@ -174,6 +175,61 @@ def test_a_network_namespace_without_a_name_is_shown_by_the_process_of_the_lab_i
     assert the_one(diff(without, replace(without, networks=networks))) == Change(
         "link", "veth1 in net of clock", "", None, "veth, peer veth2, down"
     )
+
+
+# systems in containers
+
+SPACES = {**HOST, "uts": 11, "pid": 13}
+CELL = {"": "/lab-3.3/processes/box", "freezer": "/"}
+MONITOR = ProcessState(80, 50, "systemd-nspawn", start=800, state="S", namespaces=HOST, cgroups=CELL, name="box")
+SYSTEM = ProcessState(
+    81, 80, "systemd", start=810, state="S", namespaces=SPACES, cgroups={**CELL, "": "/lab-3.3/processes/box/payload"}, name="box"
+)
+SERVICE = ProcessState(
+    82, 81, "systemd-logind", start=820, state="S", namespaces={**SPACES, "uts": 12}, name="box",
+    cgroups={**CELL, "": "/lab-3.3/processes/box/payload/system.slice/logind.service"},
+)  # fmt: skip
+
+
+def with_its_namespaces(*some):
+    held = {inode: [each.pid for each in (INIT, SHELL, *some) if each.namespaces["uts"] == inode] for inode in (1, 11, 12)}
+    return replace(processes(*some), namespaces=tuple(NamespaceState("uts", inode, tuple(pids)) for inode, pids in held.items() if pids))
+
+
+def test_of_a_system_in_a_container_its_process_1_is_shown_and_neither_who_watches_over_it_nor_its_services():
+    difference = diff(with_its_namespaces(), with_its_namespaces(MONITOR, SYSTEM, SERVICE))
+    assert difference.appeared == (
+        Change("namespace", "uts of box", "", None, "uts:[11]"),
+        Change("process", "box", "", None, "pid 81, namespaces pid uts"),
+    )
+
+
+def test_what_a_system_does_to_itself_as_it_comes_up_is_noise():
+    placed = replace(SYSTEM, cgroups={**CELL, "": "/lab-3.3/processes/box/payload/init.scope"})
+    assert not diff(with_its_namespaces(MONITOR, SYSTEM), with_its_namespaces(MONITOR, placed, SERVICE))
+
+
+def test_a_system_that_systemd_keeps_in_a_unit_of_its_own_is_called_like_the_one_in_the_lab():
+    elsewhere = replace(SYSTEM, name="", cgroups={"": "/machine.slice/machine-box.scope/payload/init.scope"})
+    assert the_one(diff(processes(), processes(MONITOR, elsewhere))).name == "box"
+
+
+def test_a_system_that_no_lab_started_is_noise_unless_the_lab_has_claimed_its_name(monkeypatch):
+    foreign = replace(SYSTEM, comm="init", name="", ppid=79, cgroups={"": "/lxc.payload.priv/init.scope"})
+    its_monitor = replace(MONITOR, pid=79, comm="lxc-start", name="", cgroups={"": "/lxc.monitor.priv"})
+    assert not diff(processes(), processes(its_monitor, foreign))
+    monkeypatch.setattr("labkit.ledger.live", lambda: [Entry("1", "3.2", "lxc claim", {"name": "priv"})])
+    assert the_one(diff(processes(), processes(its_monitor, foreign))) == Change("process", "priv", "", None, "pid 81, namespaces pid uts")
+
+
+def test_a_program_that_a_person_starts_in_a_running_system_is_shown():
+    typed = replace(SERVICE, pid=90, ppid=50, comm="sleep", name="visit", cgroups={"": "/lab-3.3/processes/visit"})
+    assert the_one(diff(processes(MONITOR, SYSTEM), processes(MONITOR, SYSTEM, typed))).name == "visit"
+
+
+def test_a_process_1_that_is_no_init_is_shown_with_what_it_starts():
+    shell, child = replace(SYSTEM, comm="bash"), replace(SERVICE, comm="sleep")
+    assert [change.name for change in diff(processes(), processes(shell, child)).appeared] == ["box", "box (2)"]
 
 
 # cgroups

@@ -41,8 +41,8 @@ def _processes(labels: Labels) -> Iterator[Change]:
     before, after = labels.before, labels.after
     yield from whole("process", before, after, labels.name, labels.describe)
     for key in before.keys() & after.keys():
-        old, new = _process_values(before[key]), _process_values(after[key])
-        yield from values("process", labels.name(key), old, new)
+        if key not in labels.systems:  # it places itself and others as it comes up
+            yield from values("process", labels.name(key), _process_values(before[key]), _process_values(after[key]))
 
 
 def _process_values(process: ProcessState) -> dict[str, str]:

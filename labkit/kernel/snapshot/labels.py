@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from labkit.kernel.snapshot import noise
+from labkit.kernel.snapshot.systems import Systems
 from labkit.kernel.state import NamespaceState, NetworkState, ProcessState, Snapshot
 
 Key = tuple[int, int]
@@ -21,20 +22,23 @@ class Labels:
     Attributes:
         before: the processes that are news, as the earlier snapshot has them.
         after: the same as the later one has them.
+        systems: those that are process 1 of a system in a container.
         netns: names of the network namespaces under /run/netns.
     """
 
     def __init__(self, before: Snapshot, after: Snapshot) -> None:
-        old, new = _by_key(before), _by_key(after)
+        was, now = _living(before), _living(after)
+        old, new = Systems(was), Systems(now)
         leaders = _leaders(old) | _leaders(new)
-        self.before = {key: old[key] for key in leaders & old.keys()}
-        self.after = {key: new[key] for key in leaders & new.keys()}
+        self.before = {(each.pid, each.start): each for each in was.values() if (each.pid, each.start) in leaders}
+        self.after = {(each.pid, each.start): each for each in now.values() if (each.pid, each.start) in leaders}
         names = {each.name for each in (*before.networks, *after.networks)}
         self.netns = {name for name in names if name != "host" and not name.startswith("net:[")}
-        self._names = {**_named(self.before), **_named(self.after)}
+        self.systems = {(pid, systems.lab[pid].start) for systems in (old, new) for pid in systems.inits}
+        self._names = {**_named(self.before, old.names), **_named(self.after, new.names)}
         self._by_pid = {**_by_pid(old, self._names), **_by_pid(new, self._names)}
-        self._net_of = {each.inode: self.of(each.pids) for each in (*before.namespaces, *after.namespaces) if each.kind == "net"}
-        self._usual = _usual_namespaces(new.values())
+        self._net_of = {each.inode: self._holder(each) for each in (*before.namespaces, *after.namespaces) if each.kind == "net"}
+        self._usual = _usual_namespaces(now.values())
 
     def name(self, key: Key) -> str:
         """Return what a process is called: its lab name, else its comm; numbered where several have the same."""
@@ -56,6 +60,11 @@ class Labels:
         holder = self._net_of.get(network.inode, "")
         return f"net of {holder}" if holder else ""
 
+    def _holder(self, net: NamespaceState) -> str:
+        """Return who holds a network namespace; "" where a system does: what it sets up there is its own affair."""
+        inits = {pid for pid, _ in self.systems}
+        return "" if inits.intersection(net.pids) else self.of(net.pids)
+
     def describe(self, process: ProcessState) -> str:
         """Return a process in a few words: its pid, the lab's cgroups that it is in, the namespaces that are not the machine's."""
         places = sorted((hierarchy, path) for hierarchy, path in process.cgroups.items() if noise.LAB_CGROUP.search(path))
@@ -65,17 +74,19 @@ class Labels:
         return ", ".join(part for part in parts if part)
 
 
-def _by_key(snapshot: Snapshot) -> dict[Key, ProcessState]:
-    return {(each.pid, each.start): each for each in snapshot.processes if each.state not in noise.ENDED}
+def _living(snapshot: Snapshot) -> dict[int, ProcessState]:
+    return {each.pid: each for each in snapshot.processes if each.state not in noise.ENDED}
 
 
-def _leaders(processes: dict[Key, ProcessState]) -> set[Key]:
-    lab = {each.pid: each for each in processes.values() if noise.is_lab_process(each)}
+def _leaders(systems: Systems) -> set[Key]:
+    lab = systems.lab
     eldest: dict[str, ProcessState] = {}
     for each in sorted(lab.values(), key=lambda each: (each.start, each.pid)):
         eldest.setdefault(each.name, each)
 
     def is_leader(each: ProcessState) -> bool:
+        if each.pid in systems.inits:
+            return True
         if each.ppid in lab:
             return not _follows(each, lab[each.ppid])
         first = eldest[each.name]  # whose parent is gone follows the first of its name
@@ -89,23 +100,23 @@ def _follows(child: ProcessState, parent: ProcessState) -> bool:
     return same_name and child.cgroups == parent.cgroups and child.namespaces == parent.namespaces
 
 
-def _named(processes: dict[Key, ProcessState]) -> dict[Key, str]:
+def _named(processes: dict[Key, ProcessState], systems: Mapping[int, str]) -> dict[Key, str]:
     names: dict[Key, str] = {}
     seen: Counter[str] = Counter()
     for key in sorted(processes, key=lambda key: (key[1], key[0])):
-        name = processes[key].name or processes[key].comm
+        name = systems.get(key[0]) or processes[key].name or processes[key].comm
         seen[name] += 1
         names[key] = name if seen[name] == 1 else f"{name} ({seen[name]})"
     return names
 
 
-def _by_pid(processes: dict[Key, ProcessState], names: dict[Key, str]) -> dict[int, str]:
-    by_pid = {pid: names[pid, start] for pid, start in processes if (pid, start) in names}
-    lab = {each.pid: each.ppid for each in processes.values() if noise.is_lab_process(each)}
-    for pid in lab:
+def _by_pid(systems: Systems, names: dict[Key, str]) -> dict[int, str]:
+    by_pid = {pid: names[pid, each.start] for pid, each in systems.lab.items() if (pid, each.start) in names}
+    parents = {pid: each.ppid for pid, each in systems.lab.items()}
+    for pid in parents:
         ancestor = pid
-        while ancestor not in by_pid and ancestor in lab:
-            ancestor = lab[ancestor]
+        while ancestor not in by_pid and ancestor in parents:
+            ancestor = parents[ancestor]
         if ancestor in by_pid:
             by_pid[pid] = by_pid[ancestor]
     return by_pid

@@ -16,8 +16,18 @@ LAB_CGROUP = re.compile(r"(?:^/lab|/lab-[^/]+)(?:/|$)")
 HOUSEKEEPING_PROCESS = re.compile(r"/labkit/kernel/processes/launcher\.py$")
 """The lab's own launcher, by the script in its command line: it starts the processes that a student sees."""
 
+INITS = frozenset(("systemd", "init"))
+"""What a system's process 1 is called. In a container it stands for the system: what it starts is the system's own affair."""
+
+MONITORS = frozenset(("unshare", "systemd-nspawn", "lxc-start"))
+"""Who starts such an init and waits for its end. The init itself is shown."""
+
+PAYLOAD = re.compile(r"/(?:lxc\.payload\.|machine-)([^/]+?)(?:\.scope)?(?:/|$)")
+"""The cgroup that a runtime makes for a container, with the container's name."""
+
 CGROUPS = re.compile(
     r"\.(?:slice|scope|service|mount|socket|swap)(?:/|$)"  # systemd's: units come and go by themselves
+    r"|/lxc\.(?:payload|monitor)\.|/lxc\.pivot(?:/|$)"  # where LXC keeps a container: in its X-ray
     r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
 )
 """Cgroups that are left out altogether, by their path."""

@@ -1,0 +1,60 @@
+"""Whole systems in containers: process 1 of each stands for all that runs in it.
+
+When a system comes up, and as long as it runs, its init starts and ends services with namespaces of their own: whose
+coming and going is the system's own affair, and different each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from labkit import ledger
+from labkit.kernel.snapshot import noise
+from labkit.kernel.state import ProcessState
+
+Pid = int
+
+
+class Systems:
+    """The labs' processes of one snapshot, with each system in a container reduced to its process 1.
+
+    Attributes:
+        lab: pid to process, of those that are a lab's and can be news.
+        inits: the pids among them that are process 1 of a system.
+        names: what those are called: as the container.
+    """
+
+    def __init__(self, processes: Mapping[Pid, ProcessState]) -> None:
+        self._all = processes
+        ours = {pid: each for pid, each in processes.items() if noise.is_lab_process(each)}
+        names = {pid: name for pid, each in processes.items() if self._is_init(each) and (name := self._name(each, ours))}
+        self.inits = frozenset(pid for pid in names if not names.keys() & set(self._ancestors(pid)))
+        self.names = {pid: names[pid] for pid in self.inits}
+        watching = {pid for init in self.inits for pid in self._ancestors(init) if ours.get(pid) and ours[pid].comm in noise.MONITORS}
+        inits = {pid: processes[pid] for pid in self.inits}
+        self.lab = {pid: each for pid, each in (ours | inits).items() if pid not in watching and not self._is_inside(pid)}
+
+    def _is_init(self, each: ProcessState) -> bool:
+        """Whether it is an init, and number 1 of its PID namespace: its parent is in another."""
+        parent = self._all.get(each.ppid)
+        spaces = {process.namespaces.get("pid") for process in (each, parent) if process}
+        return each.comm in noise.INITS and len(spaces) == 2 and None not in spaces
+
+    def _name(self, init: ProcessState, ours: Mapping[Pid, ProcessState]) -> str:
+        """Return the name of the container of an init, "" if it is no lab's."""
+        found = next(filter(None, map(noise.PAYLOAD.search, init.cgroups.values())), None)
+        called = found.group(1) if found else ""
+        parent = ours.get(init.ppid)
+        if init.pid in ours or parent:
+            return init.name or (parent.name if parent else "") or called or init.comm
+        return called if called in {entry.key.get("name") for entry in ledger.live() if entry.kind.endswith(" claim")} else ""
+
+    def _is_inside(self, pid: Pid) -> bool:
+        return any(ancestor in self.inits for ancestor in self._ancestors(pid))
+
+    def _ancestors(self, pid: Pid) -> list[Pid]:
+        found: list[Pid] = []
+        while (each := self._all.get(pid)) and each.ppid not in (pid, *found):
+            pid = each.ppid
+            found.append(pid)
+        return found
