@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SHELLS = ("bash", "sh", "dash", "ash", "busybox")
 PROMPT = "lab# "
+ANY_PROMPT = r"[#$] (?:\x1b\[[0-9;?]*[A-Za-z])*$"
+"""What shells print when they wait for a line, unless somebody has told them what to print; some ask then where the cursor is."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>()][A-Z0-9]?)")
 
 
@@ -39,7 +41,8 @@ class Terminal:
         self.process = process
         self.prompt = prompt
         self.detached = False
-        self._child = pexpect.fdpexpect.fdspawn(master, encoding="utf-8", codec_errors="replace", timeout=10)
+        # poll(2): select(2) knows no descriptor above 1023, and readings of cgroups keep many open
+        self._child = pexpect.fdpexpect.fdspawn(master, encoding="utf-8", codec_errors="replace", timeout=10, use_poll=True)
 
     @classmethod
     def open(
@@ -75,6 +78,7 @@ class Terminal:
             raise LabError(f"{name} has no pseudo-terminal")
         terminal = cls(process, process.master, re.escape(PROMPT) if prompt is None else prompt)
         if prompt is None and os.path.basename(argv[0]) != "bash":
+            terminal.expect(ANY_PROMPT, patience)  # what is typed before that may be thrown away
             terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
         if terminal.prompt:
             terminal.expect(terminal.prompt, patience)

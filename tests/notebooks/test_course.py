@@ -248,6 +248,11 @@ def test_a_terminal_is_a_real_one_and_is_ended_with_its_block(lab: Session):
     assert tracked() == []
 
 
+def test_a_terminal_works_where_the_notebook_has_many_files_open(lab: Session):
+    lab.ok("import os\nmany = [os.open('/dev/null', os.O_RDONLY) for _ in range(1100)]")
+    assert "/proc\n" in lab.ok('with lab.terminal("bash") as t:\n    t.run("cd /proc; pwd")').stdout
+
+
 def test_a_detached_terminal_goes_on_and_is_found_again(lab: Session):
     lab.ok('with lab.terminal("sh") as t:\n    t.run("x=kept")\n    t.detach()')
     assert tracked()
