@@ -204,6 +204,11 @@ def test_of_a_system_in_a_container_its_process_1_is_shown_and_neither_who_watch
     )
 
 
+def test_a_system_whose_init_was_not_executed_yet_is_shown_already_as_what_it_will_be():
+    begun = replace(SYSTEM, ppid=79, comm="lxc-start")
+    assert the_one(diff(processes(), processes(replace(MONITOR, pid=79, comm="lxc-start"), begun))).name == "box"
+
+
 def test_what_a_system_does_to_itself_as_it_comes_up_is_noise():
     placed = replace(SYSTEM, cgroups={**CELL, "": "/lab-3.3/processes/box/payload/init.scope"})
     assert not diff(with_its_namespaces(MONITOR, SYSTEM), with_its_namespaces(MONITOR, placed, SERVICE))

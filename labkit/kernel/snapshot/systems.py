@@ -38,7 +38,8 @@ class Systems:
         """Whether it is an init, and number 1 of its PID namespace: its parent is in another."""
         parent = self._all.get(each.ppid)
         spaces = {process.namespaces.get("pid") for process in (each, parent) if process}
-        return each.comm in noise.INITS and len(spaces) == 2 and None not in spaces
+        begins = each.comm in noise.MONITORS  # it has not executed its program yet
+        return (begins or each.comm in noise.INITS) and len(spaces) == 2 and None not in spaces
 
     def _name(self, init: ProcessState, ours: Mapping[Pid, ProcessState]) -> str:
         """Return the name of the container of an init, "" if it is no lab's."""
