@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from labkit import runtimes
+from labkit import runtimes, show
 from labkit.course.mechanisms import Mechanisms, Place
 from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
-from labkit.host import account
+from labkit.host import account, containers
+from labkit.host.measures import Machine
 from labkit.runtimes import Runtime, nspawn, rootfs
+from labkit.show import View
 
 LOGIN = r"login: $"
 _BOOT = 180.0  # seconds that a system may take to its login prompt: in a virtual machine without KVM it takes one
@@ -69,10 +71,20 @@ class Containers(Mechanisms):
         self.started[machine] = terminal.process
         return terminal
 
+    def doctor(self, user: str = account.STUDENT) -> View:
+        """Measure what keeps a user from running containers in this lab, as `labkit doctor` does for the machine.
+
+        Shell: labkit doctor
+        """
+        session = self.session(user)
+        found = containers.lxc_unprivileged(Machine(), session.home, [each for each in session.cgroups if each.exists()])
+        lines = [f"{word}: {self.short(said)}" for word, said in (("cause", found.cause), ("remedy", found.remedy)) if said]
+        return show.notice(found.colour, f"lxc-unprivileged: {found.measured}", lines)
+
     def session(self, user: str = account.STUDENT) -> Session:
         """Return the session of a user who is not root: its home directory and its cgroup in this lab.
 
-        Shell: mkdir -m 711 $LAB/home; chown labkit-student: $LAB/home
+        Shell: mkdir -m 711 $LAB/home; chown labkit-student: $LAB/home; $LAB/labkit-student bash
         """
         self.must_be_open()
         return Session.open(self, user)

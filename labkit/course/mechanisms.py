@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from labkit import trace
+from labkit.course import magics
 from labkit.course.cells import SHELL_CELL
 from labkit.course.presenting import say
 from labkit.course.sessions import Session
@@ -16,7 +18,6 @@ from labkit.course.workplace import Workplace
 from labkit.errors import CheckFailed, CommandError, LabError
 from labkit.kernel import network, processes
 from labkit.kernel.cgroups import Cgroup
-from labkit.kernel.commands import Completed
 from labkit.kernel.network import NetworkNamespace, Ping
 from labkit.kernel.overlay import Overlay
 from labkit.kernel.processes.process import Process
@@ -99,7 +100,7 @@ class Mechanisms(Workplace):
         What they leave in the background goes on until the lab is reset. An interruption ends them with their children.
 
         Args:
-            script: bash, ended at the first line that fails.
+            script: bash, ended at the first line that fails; a line that begins with `%%lab` begins another such cell.
             fails: words that its output must have when it fails, as it must ("" for any); None: it must not fail.
             user: who runs it, in a session of its own (sessions.py); None is root.
 
@@ -108,20 +109,20 @@ class Mechanisms(Workplace):
             CheckFailed: it did not fail, or with other words.
         """
         self.must_be_open()
+        for cell in magics.split(script, magics.Cell("", fails, user)):
+            self._run_cell(cell.body, cell.fails, cell.user)
+
+    def _run_cell(self, script: str, fails: str | None, user: str | None) -> None:
         argv = ["bash", "-e", "-u", "-c", script]
+        environment, typed = self.environment(), script.strip()
         if user is not None:
             session = Session.open(self, user)
-            with session.scope() as places:
-                trace.record(session.typed(script, places), calls=(SHELL_CELL,))
-                done = self._run(session.account.typed(argv), session.environment, places)
-        else:
-            trace.record(script.strip(), calls=(SHELL_CELL,))
-            done = self._run(argv, self.environment())
-        _judge(script, done.status, done.stdout + done.stderr, fails)
-
-    def _run(self, argv: Sequence[str], environment: Mapping[str, str], places: Sequence[Path] = ()) -> Completed:
+            argv, environment = session.command(argv), session.environment
+            typed = f"{shlex.join(session.command(['bash', '-e', '-u']))} << 'END'\n{typed}\nEND"
+        trace.record(typed, calls=(SHELL_CELL,))
         with trace.silent():
-            return processes.run(argv, on_output=say, cwd=self.directory, env=environment, cgroups=places)
+            done = processes.run(argv, on_output=say, cwd=self.directory, env=environment)
+        _judge(script, done.status, done.stdout + done.stderr, fails)
 
     def watch(self, *things: Watchable, seconds: float = 3.0) -> Watched:
         """Look on for a while: what processes and terminals print meanwhile, and in which state cgroups are then.
@@ -252,17 +253,22 @@ class Mechanisms(Workplace):
         """Return a path in the lab's directory; an absolute one stays as it is."""
         return self.directory / str(name)
 
-    def terminal(self, command: str = "bash", name: str = "terminal", **options: Any) -> Terminal:
+    def terminal(self, command: str = "bash", name: str = "terminal", user: str | None = None, **options: Any) -> Terminal:
         """Open an interactive session on a real pseudo-terminal, or return to the one of this name that was detached.
 
         Args:
             command: what to run in it.
             name: how lab and shell lines call it.
+            user: who runs it, in the session that this user has in the lab; None is root.
             options: `prompt`, a regular expression, for what is not a shell; more of `kernel.processes.start`.
         """
         self.must_be_open()
         known = self.terminals.get(name)
         if known is None or not known.alive:
+            if user is not None:
+                session = Session.open(self, user)
+                command = shlex.join(session.command(shlex.split(command)))
+                options = {"env": session.environment, **options}
             self.terminals[name] = known = Terminal.open(self, command, name, **options)
             self.started[name] = known.process
         return known

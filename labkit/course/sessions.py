@@ -1,22 +1,38 @@
-"""A session of a user who is not root: a home directory and a cgroup of its own, both the lab's, so that both go with it."""
+"""A session of a user who is not root: a home directory and cgroups of its own, all the lab's, so that they go with it.
+
+The way into it is a small script in the lab's directory, for cells and for a terminal beside the notebook alike.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit import trace
-from labkit.host.account import STUDENT, Account, delegate, find
+from labkit.host.account import STUDENT, Account, delegable, find
 from labkit.kernel import trees
 
 if TYPE_CHECKING:
     from labkit.course.workplace import Workplace
+
+_DOOR = """#!/bin/bash -e
+# Run a command as {name}, with a home directory and a cgroup of the lab: {door} COMMAND
+scope=$$-$EPOCHREALTIME.scope # for each its own: a cgroup that was divided takes no processes any more
+for slice in {slices}; do
+    mkdir -p "$slice/$scope"
+    for cgroup in "$slice" "$slice/$scope"; do
+        chown {name}: "$cgroup" "$cgroup"/cgroup.procs
+        chown {name}: "$cgroup"/{{cgroup.threads,cgroup.subtree_control,tasks}} 2> /dev/null || true # v2 has the first two, v1 the last
+    done
+    echo $$ > "$slice/$scope/cgroup.procs"
+done
+export HOME={home} USER={name} LOGNAME={name}
+exec {command} "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -26,12 +42,14 @@ class Session:
     Attributes:
         account: who it is.
         home: its home directory in the lab; that of the machine is left alone.
-        cgroups: its own, below which each script gets one for itself: a cgroup that was divided takes no processes any more.
+        door: a command of root's that runs another one in the session.
+        cgroups: its own, called as systemd would call them; below each, every command gets one for itself.
         environment: of the lab's shell cells, with the user's own.
     """
 
     account: Account
     home: Path
+    door: Path
     cgroups: tuple[Path, ...]
     environment: dict[str, str]
 
@@ -40,35 +58,31 @@ class Session:
         """Return the session of a user in a lab; what it needs is made where it is not there.
 
         Shell:
-            mkdir -m 711 $LAB/home; chown labkit-student: $LAB/home; mkdir CGROUP; chown -R labkit-student: CGROUP
+            mkdir -m 711 $LAB/home; chown labkit-student: $LAB/home
 
         Raises:
             UnsupportedError: there is no such user.
         """
         user = find(name)
-        home = place.directory / "home"
+        home, door = place.directory / "home", place.directory / user.name
+        environment = {**place.environment(), **user.environment(), "HOME": str(home), "LAB": str(place.directory)}
+        session = cls(user, home, door, tuple(delegable(f"{user.name}.slice")), environment)
         if not home.is_dir():
             trees.make_tree(home)
             os.chmod(home, 0o711)  # noqa: S103 - root inside its containers is somebody else, and has to go through
             os.chown(home, user.uid, user.gid)
             trace.record(f"chmod 711 {home}; chown {user.name}: {home}")
-        cgroups = tuple(delegate(user, user.name))
-        return cls(user, home, cgroups, {**place.environment(), **user.environment(), "HOME": str(home), "LAB": str(place.directory)})
+        if not door.exists():
+            session._make_door()
+        return session
 
-    @contextmanager
-    def scope(self) -> Iterator[tuple[Path, ...]]:
-        """Give the block cgroups of its own, as systemd gives a scope; those that it leaves without children go with it."""
-        number = next(number for number in count(1) if not any((path / str(number)).exists() for path in self.cgroups))
-        places = tuple(delegate(self.account, f"{self.account.name}/{number}"))
-        yield places
-        for place in places:
-            with suppress(OSError):
-                place.rmdir()
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """Return how root types a command of the session."""
+        return [str(self.door), *argv]
 
-    def typed(self, script: str, places: Sequence[Path]) -> str:
-        """Return how root types a script of the session."""
-        words = " ".join(map(str, places))
-        owned = " ".join(map(str, self.cgroups))
-        joins = f"mkdir -p {words}; chown -R {self.account.name}: {owned}; for c in {words}; do echo $BASHPID > $c/cgroup.procs; done"
-        line = f"{joins}\nHOME={self.home} USER={self.account.name} exec {shlex.join(self.account.typed(['bash', '-e', '-u']))} <<'END'"
-        return f"{line}\n{script.strip()}\nEND"
+    def _make_door(self) -> None:
+        words = {"name": self.account.name, "door": self.door, "home": self.home}
+        text = _DOOR.format(**words, slices=" ".join(map(str, self.cgroups)), command=shlex.join(self.account.typed([])))
+        self.door.write_text(text)
+        self.door.chmod(0o755)
+        trace.record(f"cat > {self.door} << 'END'\n{text}END\nchmod 755 {self.door}")

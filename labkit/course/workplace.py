@@ -13,6 +13,7 @@ from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
 from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
+from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu", "CPUACCT": "cpuacct"}
 """Variable of a shell cell to the controller whose directory of this lab it names; "" is the v2 hierarchy."""
+
+BOOTING = frozenset(("systemd-nspawn", "lxc-unprivileged"))
+"""What makes cgroups in systemd's own hierarchy as well, also when it is typed by hand: there they shall be the lab's, too."""
 
 
 class Workplace:
@@ -52,6 +56,8 @@ class Workplace:
             if "freezer" in self.needs:  # the v1 freezer has words of its own; where the machine has none mounted, the lab does
                 with suppress(UnsupportedError):
                     self.homes["FREEZER"] = cgroups.home("freezer", version=1)
+            if BOOTING & set(self.needs):
+                delegation.homes(bare=True)
         self.is_open = True
 
     def attach(self) -> None:

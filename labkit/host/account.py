@@ -102,17 +102,24 @@ def delegate(account: Account, relative: str) -> list[Path]:
 
     See: cgroups(7), "Cgroups delegation"; `systemd-run --user --scope -p Delegate=yes`, which does the same
     """
-    homes(bare=True)
-    given = []
-    for hierarchy in hierarchies().mounted:
-        if hierarchy.version == 2 or hierarchy.name.startswith("name="):
-            directory = hierarchy.path / subtree() / relative
-            directory.mkdir(parents=True, exist_ok=True)
-            for path in (directory, *(directory / file for file in _delegated())):
-                if path.exists():
-                    os.chown(path, account.uid, account.gid)
-            given.append(directory)
+    given = delegable(relative)
+    for directory in given:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in (directory, *(directory / file for file in _delegated())):
+            if path.exists():
+                os.chown(path, account.uid, account.gid)
     return given
+
+
+def delegable(relative: str) -> list[Path]:
+    """Return where a cgroup lies that a user may be given: in v2, and in systemd's v1 hierarchy. It is not made.
+
+    Args:
+        relative: below the lab's part.
+    """
+    homes(bare=True)
+    there = (each for each in hierarchies().mounted if each.version == 2 or each.name.startswith("name="))
+    return [each.path / subtree() / relative for each in there]
 
 
 def _delegated() -> list[str]:

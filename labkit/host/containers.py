@@ -40,8 +40,14 @@ def lxc(machine: Machine) -> Finding:
     return green(f"{found.measured}, bridge {BRIDGE}")
 
 
-def lxc_unprivileged(machine: Machine) -> Finding:
-    """Tell whether a user can run LXC, and else which of the usual faults is there."""
+def lxc_unprivileged(machine: Machine, home: Path | None = None, cgroups: Iterable[Path] = ()) -> Finding:
+    """Tell whether a user can run LXC, and else which of the usual faults is there.
+
+    Args:
+        machine: where to look.
+        home: where the user's containers lie; the user's home directory by default.
+        cgroups: those from which the user would start one; none to look only whether there is a hierarchy for it.
+    """
     found = tool(machine, "lxc-start")
     if found.colour != "green":
         return found
@@ -49,7 +55,7 @@ def lxc_unprivileged(machine: Machine) -> Finding:
         user = account.find(etc=machine.etc)
     except UnsupportedError as error:
         return red(error.found, f"there is no user {account.STUDENT}", error.remedy)
-    faults = list(faults_of(user, machine))
+    faults = list(faults_of(user, machine, [home] if home else [], cgroups))
     if faults:
         return red(f"{user.name} cannot start a container", *faults[0])
     first = user.id_map()[0][1]

@@ -178,6 +178,43 @@ def test_a_user_makes_runs_and_removes_a_container_without_root(lab: Lab):
     assert (home / "left").read_text() == ""
 
 
+SMALL = """
+    mkdir -p ~/.config/lxc
+    { echo lxc.net.0.type = empty; echo lxc.apparmor.profile = unconfined
+      awk -F: -v u=$USER '$1 == u { print "lxc.idmap = u 0", $2, $3 }' /etc/subuid
+      awk -F: -v u=$USER '$1 == u { print "lxc.idmap = g 0", $2, $3 }' /etc/subgid; } > ~/.config/lxc/default.conf
+    lxc-create -n small -t busybox > ~/created
+    lxc-start -n small -d
+"""
+
+
+def test_a_user_goes_into_a_container_by_a_terminal(lab: Lab):
+    lab.run(textwrap.dedent(SMALL), user=STUDENT)
+    with lab.terminal("lxc-attach -n small", "visit", STUDENT) as visit:
+        assert visit.run("id -u; hostname").split() == ["0", "small"]
+    assert lab.path("home").owner() == STUDENT
+
+
+def test_root_types_the_way_into_the_session_of_a_user(lab: Lab):
+    session = lab.session()
+    lab.run("$LAB/labkit-student bash -c 'id -un; echo $HOME; cat /proc/self/cgroup' > said; id -un > me")
+    user, home, *cgroups = lab.path("said").read_text().splitlines()
+    assert (user, home) == (STUDENT, str(session.home))
+    assert any(f"/{STUDENT}.slice/" in line for line in cgroups)
+    assert lab.path("me").read_text() == "root\n"
+
+
+def test_what_keeps_a_user_from_running_containers_in_a_lab_is_measured_there(lab: Lab):
+    lab.run("true", user=STUDENT)
+    assert "red" not in lab.doctor().text
+    lab.path("home").chmod(0o700)
+    assert "$LAB/home has no x for others" in lab.doctor().text
+    lab.path("home").chmod(0o711)
+    for cgroup in lab.session().cgroups:
+        os.chown(cgroup, 0, 0)
+    assert "is not delegated" in " ".join(lab.doctor().text.split())
+
+
 NOTEBOOK = """
     import os, types
     from labkit.course.lab import Lab
