@@ -43,7 +43,10 @@ TABLE: tuple[tuple[str, str], ...] = (
     # an X-ray: what is used now, with whom it was compared, ends of cables that nobody named
     (r"\bused \d[\d.]*[KMGT]?\b", "used N"),
     (r"\bthe host: (?:pid 1\b|the reader, pid \d+, for those of pid 1 may not be read)", "the host: REFERENCE"),
-    (r"\bveth[0-9A-Za-z]{6,8}\b", "vethID"),
+    (r"\bveth(?:\d+_\w{4}|[0-9A-Za-z]{6,8})\b", "vethID"),
+    # ids of an account that the set-up made, and of those that it may give away
+    (r"\b[1-9]\d{5,}(?=[: ]65536\b)", "SUBID"),
+    (r"\buid [1-9]\d{5,}\b", "uid SUBID"),
     (r"\b(shared|master|propagate_from):\d+", r"\1:N"),
     # numbers that the kernel hands out
     (r"\b(mnt|mount|uts|ipc|net|pid|pid_for_children|user|cgroup|time|time_for_children):\[\d+\]", r"\1:[INODE]"),
