@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DOOR = """#!/bin/bash -e
 # Run a command as {name}, with a home directory and a cgroup of the lab: {door} COMMAND
-scope=$$-$EPOCHREALTIME.scope # for each its own: a cgroup that was divided takes no processes any more
+scope=$$-$RANDOM.scope # for each its own: a cgroup that was divided takes no processes any more
 for slice in {slices}; do
     mkdir -p "$slice/$scope"
     for cgroup in "$slice" "$slice/$scope"; do

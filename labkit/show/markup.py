@@ -57,6 +57,11 @@ def code(text: object, limit: int = LONGEST) -> str:
     return element("span", escape(text, limit), MONO + "overflow-wrap:anywhere;")
 
 
+def path(text: object, limit: int = LONGEST) -> str:
+    """Write a name in which a line may be broken after each slash, also where a notebook is not trusted."""
+    return element("span", escape(text, limit).replace("/", "/<wbr>"), MONO)
+
+
 def code_block(text: str) -> str:
     """Write lines as they are typed; the rest of one that is too long is set in, so that each is seen to begin."""
     lines = [element("div", line, "padding-left:2em;text-indent:-2em;") for line in escape_block(text).split("\n")]
