@@ -165,13 +165,17 @@ def status(*, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("lab", required=False)
-def render(lab: str | None) -> None:
+@click.option("--output", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Store them there.")
+def render(lab: str | None, output: Path | None) -> None:
     """Execute the notebook of LAB, or all; store the outputs."""
     _as_root("render")
     from labkit.course.render import render as rendered
 
-    for path in _notebooks(lab):
-        click.echo(rendered(path))
+    paths = list(_notebooks(lab))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        click.echo(rendered(path, output=output))
 
 
 @cli.command()

@@ -110,13 +110,16 @@ guest() {
     vagrant ssh --command "$*" -- -T
 }
 
-# Every notebook, in the machine; what they printed there comes back, also of those that fail.
+# Every notebook, in the machine: compared with what is stored, and the executed ones come back, also those that differ.
 check() {
-    local status=0
+    local status=0 executed=/var/lib/labkit/executed
     mkdir -p "$reports"
     guest sudo /opt/labkit/.venv/bin/labkit up || status=$?
     guest sudo /opt/labkit/.venv/bin/labkit doctor | tee "$reports/doctor.txt" || status=1
     guest sudo /opt/labkit/.venv/bin/labkit validate "$@" | tee "$reports/validate.txt" || status=1
+    guest sudo rm -rf "$executed"
+    guest sudo /opt/labkit/.venv/bin/labkit render --output "$executed" "$@" 2> /dev/null | tee "$reports/render.txt" || status=1
+    guest sudo tar --create --directory "$executed" . | tar --extract --no-same-owner --directory "$reports" || status=1
     return "$status"
 }
 

@@ -76,6 +76,13 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\bkill -KILL \$\(cat (\S+/cgroup)\.procs\)(?:\n *call pidfd_send_signal\(pidfd, SIGKILL, NULL, 0\))?", r"KILL \1"),
     (r"\becho 1 (?:>|&gt;) (\S+/cgroup)\.kill\b", r"KILL \1"),
     (r"<div[^>]*>(?:call *pidfd_send_signal\(pidfd, SIGKILL, NULL, 0\)|write *\S+/cgroup\.kill = 1)</div>", ""),
+    # systemd-nspawn: where systemd does not run it gets a PID namespace around it, and nobody to register with
+    (r"\bunshare --mount --pid --fork --kill-child --mount-proc (?=systemd-nspawn\b)", ""),
+    (r"\); (\w+)=\$!; until \1=\$\(pgrep -P \$!\); do sleep 0\.1; done", r"); \1=$!"),
+    (r"\bsystemd-nspawn --register=no --keep-unit\b", "systemd-nspawn"),
+    (r"call clone3\([^)]*\)\s*(?:call mount\([^)]*\)\s*)*call execve\(\"systemd-nspawn\"\)", "call NSPAWN"),
+    (r"\b\d+ calls(?=</summary>(?:(?!</details>).)*execve\(&quot;systemd-nspawn&quot;\))", "CALLS"),
+    (r"call clone3\([^)]*\)</div>(?:<div[^>]*>call mount\([^)]*\)</div>)*<div[^>]*>call execve\(&quot;systemd-nspawn&quot;\)", "NSPAWN"),
     (r"\b\d+ files? written, \d+ calls?\b", "FILES AND CALLS"),
     (r"/tmp/(?!\s)[\w./+-]+", "/tmp/PATH"),  # noqa: S108 - a pattern, no file
     (r"(?m) $", ""),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from labkit import runtimes, show
@@ -10,6 +12,7 @@ from labkit.course.mechanisms import Mechanisms, Place
 from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
 from labkit.host import account, containers
+from labkit.host.findings import Finding
 from labkit.host.measures import Machine
 from labkit.runtimes import Runtime, nspawn, rootfs
 from labkit.show import View
@@ -71,15 +74,24 @@ class Containers(Mechanisms):
         self.started[machine] = terminal.process
         return terminal
 
-    def doctor(self, user: str = account.STUDENT) -> View:
-        """Measure what keeps a user from running containers in this lab, as `labkit doctor` does for the machine.
+    def doctor(self, *checks: str) -> View:
+        """Measure again what `labkit doctor` measures, with cause and remedy where it is not as it should be.
 
         Shell: labkit doctor
+
+        Args:
+            checks: ids of its checks. Without any: what keeps the labs' user from running containers in this lab's places.
+
+        Raises:
+            LabError: the doctor has no such check.
         """
-        session = self.session(user)
+        from labkit.host import doctor
+
+        if checks:
+            return show.stack(*(finding_notice(finding) for finding in doctor.examine(checks).findings if finding.id in checks))
+        session = self.session()
         found = containers.lxc_unprivileged(Machine(), session.home, [each for each in session.cgroups if each.exists()])
-        lines = [f"{word}: {self.short(said)}" for word, said in (("cause", found.cause), ("remedy", found.remedy)) if said]
-        return show.notice(found.colour, f"lxc-unprivileged: {found.measured}", lines)
+        return finding_notice(replace(found, id="lxc-unprivileged"), self.short)
 
     def session(self, user: str = account.STUDENT) -> Session:
         """Return the session of a user who is not root: its home directory and its cgroup in this lab.
@@ -88,3 +100,9 @@ class Containers(Mechanisms):
         """
         self.must_be_open()
         return Session.open(self, user)
+
+
+def finding_notice(finding: Finding, written: Callable[[str], str] = str) -> View:
+    """Show what one check of the doctor measured; `written` says how its paths are written."""
+    lines = [f"{word}: {written(said)}" for word, said in (("cause", finding.cause), ("remedy", finding.remedy)) if said]
+    return show.notice(finding.colour, f"{finding.id}: {finding.measured}", lines)

@@ -10,6 +10,7 @@ from types import ModuleType, TracebackType
 from labkit import show, trace
 from labkit.course import cells, claims, course_map, formatters, magics
 from labkit.course.checkpoints import Checkpoints, Verdict, as_checkpoints
+from labkit.course.containers import finding_notice
 from labkit.course.predictions import Predictions
 from labkit.course.presenting import present, shell
 from labkit.course.progress import Progress
@@ -222,9 +223,4 @@ def _examined(lab_id: str, module: ModuleType) -> Sequence[View]:
     if red:
         first = red[0]
         raise LabError(f"lab {lab_id} cannot run here: {first.id}: {first.measured}", cause=first.cause, remedy=first.remedy)
-    views = []
-    for finding in report.findings:
-        if finding.colour == "amber":
-            lines = [f"cause: {finding.cause}", *([f"remedy: {finding.remedy}"] if finding.remedy else [])]
-            views.append(show.notice("amber", f"{finding.id}: {finding.measured}", lines))
-    return views
+    return [finding_notice(finding) for finding in report.findings if finding.colour == "amber"]

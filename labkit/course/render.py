@@ -45,7 +45,7 @@ class Rendered:
         return f"{self.path.name}: {self.cells} cells ran, output refreshed of cells: {which}"
 
 
-def render(path: Path, report: Report | None = None) -> Rendered:
+def render(path: Path, report: Report | None = None, output: Path | None = None) -> Rendered:
     """Run a notebook in a fresh kernel, in its own folder, and store its outputs.
 
     Shell: papermill NOTEBOOK NOTEBOOK
@@ -53,6 +53,8 @@ def render(path: Path, report: Report | None = None) -> Rendered:
     Args:
         path: the notebook.
         report: gets a line as each cell starts; the default writes it to standard error.
+        output: a directory for the executed notebook, as it printed; without it is stored in its place, where an output that
+            says the same as the one that is there keeps it.
 
     Raises:
         LabError: the notebook is not there, or one of its cells failed; the file stays as it was.
@@ -65,9 +67,9 @@ def render(path: Path, report: Report | None = None) -> Rendered:
     old = nbformat.read(path, as_version=4)
     new = _executed(path, report or _to_stderr)
     _strip(new)
-    refreshed = _keep_equal_outputs(old, new)
+    refreshed = _keep_equal_outputs(old, new) if output is None else tuple(range(1, len(_code(new)) + 1))
     new.metadata["labkit"] = {**new.metadata.get("labkit", {}), "source_sha256": source_sha256(new)}
-    return Rendered(path, len(_code(new)), refreshed, _replace(path, new))
+    return Rendered(path, len(_code(new)), refreshed, _replace(path if output is None else output / path.name, new))
 
 
 def source_sha256(notebook: NotebookNode) -> str:
@@ -222,13 +224,14 @@ def _replace(path: Path, notebook: NotebookNode) -> bool:
     import nbformat
 
     text = nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
-    if path.read_text() == text:
+    there = path.exists()
+    if there and path.read_text() == text:
         return False
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-            os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+            os.fchmod(file.fileno(), path.stat().st_mode & 0o777 if there else 0o644)
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:

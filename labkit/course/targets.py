@@ -46,6 +46,9 @@ def target(thing: Target, started: Mapping[str, HasPid], machine: Machine) -> tu
         return thing.name or str(thing.pid), thing.pid
     if thing.isdecimal():
         return thing, int(thing)
+    for container in runtimes.containers():  # before the lab's processes: what watches over a container may be called as it is
+        if container.ours and container.pid and thing in (container.name, str(container)):
+            return thing, container.pid
     if thing in started:
         return thing, started[thing].pid
     return thing, _container(thing, machine)

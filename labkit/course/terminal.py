@@ -72,6 +72,8 @@ class Terminal:
         if os.path.basename(argv[0]) == "bash" and len(argv) == 1:
             argv = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
         line = f"exec {{{name}_in}}> >(exec {typed or shlex.join(argv)} > $LAB/{name}.log 2>&1); {name}=$!"
+        if "pid" in options.get("new", ()):  # unshare(1) stays outside
+            line += f"; until {name}=$(pgrep -P $!); do sleep 0.1; done"
         options = {"cwd": place.directory, "env": environment, **options}
         process = processes.start(argv, name=name, tty=True, shell_line=line, **options)
         if process.master is None:
@@ -141,6 +143,20 @@ class Terminal:
         except (pexpect.EOF, OSError):
             raise LabError(f"{self.process.name} ended before it printed {pattern!r}") from None
         return clean(str(self._child.before or ""))
+
+    def log_in(self, user: str, timeout: float = 60) -> None:
+        """Type a user's name at a login prompt, and go on in that user's shell.
+
+        Args:
+            user: one that needs no password.
+            timeout: seconds until the shell waits for a line; the first login of a slow machine takes them.
+        """
+        trace.record(f"echo {user} >&${self.process.name}_in")
+        self.send(user)
+        self.expect(r"[#$] ", timeout)
+        self.send(f"TERM=dumb PS1='{PROMPT[:2]}''{PROMPT[2:]}' exec bash --norc --noprofile --noediting")
+        self.prompt = re.escape(PROMPT)
+        self.expect(self.prompt, timeout)
 
     def run(self, line: str, timeout: float = 30) -> str:
         """Type a line, wait for the next prompt, and show and return what came.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from labkit import show
 from labkit.course import pictures
 from labkit.course.containers import Containers
+from labkit.course.mechanisms import Place
 from labkit.course.targets import Target, target
 from labkit.errors import LabError
-from labkit.kernel import cgroups, namespaces, network, xray
+from labkit.kernel import cgroups, namespaces, network, roots, xray
 from labkit.kernel.overlay import Overlay
 from labkit.kernel.processes.process import Process
 from labkit.kernel.snapshot import noise
@@ -123,6 +124,13 @@ class Views(Containers):
         machine = xray.Machine()
         wanted = [target(thing, self.started, machine) for thing in things]
         return show.xray_views(xray.xrays(wanted, machine=machine), only)
+
+    def processes_in(self, root: Place) -> tuple[int, ...]:
+        """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.
+
+        Shell: find -L /proc/[0-9]*/root -maxdepth 0 -samefile $LAB/ROOT
+        """
+        return tuple(sorted(roots.processes_in(self.path(root))))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> View:
         """Tabulate values that a cell has read."""

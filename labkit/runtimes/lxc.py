@@ -328,10 +328,8 @@ def _undo_claim(entry: ledger.Entry) -> None:
     """End the container, its monitor first asked; then what is left in the cgroups of its name, which were not there before."""
     name = entry.key["name"]
     _kill(EVERYBODYS, name)
-    left = _default_cgroups(name)
-    members.kill(left, 10)
-    for directory in left:
-        members.remove(directory, 10)
+    for directory in _default_cgroups(name):
+        members.end(directory, 10)
     for hierarchy in hierarchies().mounted:  # LXC leaves it behind, empty
         if str(hierarchy.path) not in entry.key["pivots"].split(":"):
             with suppress(OSError):

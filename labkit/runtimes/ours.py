@@ -134,9 +134,7 @@ def end(entry: ledger.Entry) -> None:
             ending.end([], root=process)
     place = entry.identity.get("cgroup") or entry.key.get("cgroup")
     for directory in [hierarchy.path / str(place) for hierarchy in hierarchies().mounted] if place else ():
-        if directory.is_dir():
-            members.kill([directory], 10)
-            members.remove(directory, 10)
+        members.end(directory, 10)
 
 
 def must_be_stopped(container: Container) -> None:

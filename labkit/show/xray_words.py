@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
+from labkit.kernel.network.nat import PortMapping
 from labkit.kernel.state import MountState
-from labkit.kernel.xray.records import Cgroups, Limit, Member, Network, NotRead, PortMapping, Root, Security, Way, Xray
+from labkit.kernel.xray.records import Cgroups, Limit, Member, Network, NotRead, Root, Security, Way, Xray
 from labkit.show.text import clean, count
 
 PROC_NAMES = {"mount": "mnt"}

@@ -80,7 +80,13 @@ class Session:
         return self.client.get_iopub_msg(timeout=timeout)
 
     def finish(self, sent: str, timeout: float = 120, ran: Ran | None = None) -> Ran:
-        """Collect what a cell puts out until it is done."""
+        """Collect what a cell puts out until it is done, and its reply."""
+        ran = self.collect(sent, timeout, ran)
+        self.client.get_shell_msg(timeout=timeout)
+        return ran
+
+    def collect(self, sent: str, timeout: float = 120, ran: Ran | None = None) -> Ran:
+        """Collect what a cell puts out until the kernel is idle."""
         ran = ran or Ran()
         while True:
             message = self.message(timeout)
@@ -88,7 +94,6 @@ class Session:
                 continue
             kind, content = message["msg_type"], message["content"]
             if kind == "status" and content["execution_state"] == "idle":
-                self.client.get_shell_msg(timeout=timeout)
                 return ran
             if kind in ("stream", "display_data", "execute_result", "error"):
                 ran.outputs.append((kind, content))

@@ -348,6 +348,14 @@ def test_only_a_cell_that_says_something_else_is_refreshed(notebook: Path):
     assert render(notebook, str).refreshed == (3,)
 
 
+def test_what_was_printed_goes_elsewhere_on_request_and_the_notebook_stays_as_it_was(notebook: Path, tmp_path: Path):
+    stored = notebook.read_bytes()
+    (tmp_path / "printed").mkdir()
+    assert render(notebook, str, tmp_path / "printed").written
+    assert notebook.read_bytes() == stored
+    assert [cell.execution_count for cell in nbformat.read(tmp_path / "printed/trial.ipynb", as_version=4).cells] == [1, 2, 3, 4, 5]
+
+
 def test_a_notebook_that_fails_leaves_the_file_as_it_was_and_names_the_cell(notebook: Path):
     content = nbformat.read(notebook, as_version=4)
     content.cells[2].source = "1 / 0"

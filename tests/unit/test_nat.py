@@ -1,6 +1,6 @@
 """Port mappings and masquerading, from what nft and iptables-legacy-save write."""
 
-from labkit.kernel.network.nat import Dnat, Masquerade, parse_dnat, parse_legacy_dnat, parse_legacy_masquerade, parse_masquerade
+from labkit.kernel.network.nat import Masquerade, PortMapping, parse_dnat, parse_legacy_dnat, parse_legacy_masquerade, parse_masquerade
 from labkit.kernel.network.nft import parse_rules
 
 RULESET = """\
@@ -50,25 +50,25 @@ COMMIT
 
 def test_the_port_mappings_of_nft_and_of_iptables_nft():
     assert list(parse_dnat(parse_rules(RULESET))) == [
-        Dnat("tcp", "", "8080", "172.17.0.2", "80", "nft"),
-        Dnat("tcp", "", "90", "10.0.3.4", "", "nft"),
-        Dnat("tcp", "", "91", "10.0.3.5", "", "nft"),
-        Dnat("udp", "127.0.0.1", "53", "172.17.0.3", "53", "nft"),
-        Dnat("tcp", "", "80", "10.0.3.9", "", "nft"),
-        Dnat("tcp", "", "443", "10.0.3.9", "", "nft"),
-        Dnat("udp", "192.0.2.1", "5353", "10.0.3.9", "53", "nft"),
-        Dnat("tcp", "2001:db8::1", "80", "fd00::2", "8080", "nft"),
-        Dnat("tcp", "", "1080", "10.0.3.8", "80", "nft"),
-        Dnat("tcp", "", "1081", "10.0.3.7", "81", "nft"),
+        PortMapping("tcp", "", "8080", "172.17.0.2", "80", "nft"),
+        PortMapping("tcp", "", "90", "10.0.3.4", "", "nft"),
+        PortMapping("tcp", "", "91", "10.0.3.5", "", "nft"),
+        PortMapping("udp", "127.0.0.1", "53", "172.17.0.3", "53", "nft"),
+        PortMapping("tcp", "", "80", "10.0.3.9", "", "nft"),
+        PortMapping("tcp", "", "443", "10.0.3.9", "", "nft"),
+        PortMapping("udp", "192.0.2.1", "5353", "10.0.3.9", "53", "nft"),
+        PortMapping("tcp", "2001:db8::1", "80", "fd00::2", "8080", "nft"),
+        PortMapping("tcp", "", "1080", "10.0.3.8", "80", "nft"),
+        PortMapping("tcp", "", "1081", "10.0.3.7", "81", "nft"),
     ]
 
 
 def test_the_port_mappings_of_iptables_legacy():
     assert list(parse_legacy_dnat(LEGACY.splitlines())) == [
-        Dnat("tcp", "", "8081", "172.17.0.2", "80", "iptables-legacy"),
-        Dnat("udp", "", "8000-8010", "172.17.0.4", "", "iptables-legacy"),
-        Dnat("tcp", "192.0.2.1", "80", "172.17.0.5", "", "iptables-legacy"),
-        Dnat("tcp", "192.0.2.1", "443", "172.17.0.5", "", "iptables-legacy"),
+        PortMapping("tcp", "", "8081", "172.17.0.2", "80", "iptables-legacy"),
+        PortMapping("udp", "", "8000-8010", "172.17.0.4", "", "iptables-legacy"),
+        PortMapping("tcp", "192.0.2.1", "80", "172.17.0.5", "", "iptables-legacy"),
+        PortMapping("tcp", "192.0.2.1", "443", "172.17.0.5", "", "iptables-legacy"),
     ]
 
 

@@ -225,6 +225,23 @@ def kill(directories: Sequence[Path], timeout: float, spared: Iterable[int] = ()
         _wait_for_end(handles, min(deadline, time.monotonic() + 0.2))
 
 
+def end(directory: Path, timeout: float) -> None:
+    """Kill every process in a cgroup and below it, and remove it; who enters meanwhile, being started, is killed as well.
+
+    Raises:
+        LabError: some are still there after `timeout` seconds.
+        SyscallError: it could not be removed.
+    """
+    deadline = time.monotonic() + timeout
+    while directory.is_dir():
+        kill([directory], max(0.1, deadline - time.monotonic()))
+        try:
+            remove(directory, timeout)
+        except SyscallError:
+            if time.monotonic() > deadline or not pids(directory, deep=True):
+                raise
+
+
 def wait_uncounted(directories: Iterable[Path], timeout: float) -> bool:
     """Wait until nobody counts in pids.current any more: who was killed does until its parent has waited for it.
 

@@ -27,16 +27,16 @@ _MAP = re.compile(r"\bdnat(?: ip6?)? to (tcp|udp|th|sctp) dport map \{([^}]*)\}"
 
 
 @dataclass(frozen=True)
-class Dnat:
-    """A rule that sends packets to another address.
+class PortMapping:
+    """A port outside that leads to one inside.
 
     Attributes:
-        protocol: "tcp", "udp", ...; "" for any.
-        address: to which they came; "" for any.
-        port: to which they came; "" for any.
-        to_address: where they go.
+        protocol: "tcp", "udp", "sctp"; "" for any.
+        address: on which it is reached; "" for any.
+        port: "8080", "8000-8010"; "" for any.
+        to_address: where it leads to.
         to_port: the port there; "" for the same.
-        by: "nft" or "iptables-legacy".
+        by: what does it, with its pid where it is a process: "nft", "iptables-legacy", "docker-proxy (pid 812)".
     """
 
     protocol: str
@@ -73,7 +73,7 @@ class Masquerade:
 class NatRules:
     """What changes addresses in one network namespace."""
 
-    dnat: tuple[Dnat, ...] = ()
+    dnat: tuple[PortMapping, ...] = ()
     masquerade: tuple[Masquerade, ...] = ()
 
 
@@ -101,18 +101,18 @@ def _read_here() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return rules, (*_legacy_rules(), *(_saved("iptables-nft-save") if opaque else ()))
 
 
-def parse_dnat(rules: Iterable[str]) -> Iterator[Dnat]:
+def parse_dnat(rules: Iterable[str]) -> Iterator[PortMapping]:
     """Yield the port mappings among rules as `nft list ruleset` writes them."""
     for rule in rules:
         address = _word(rule, r"ip6? daddr ([0-9a-f.:]+)(?:/32|/128)?(?= )")
         if match := _MAP.search(rule):
             for port, _, target in (element.partition(" : ") for element in match[2].split(", ")):
                 to, _, to_port = target.strip().partition(" . ")
-                yield Dnat("" if match[1] == "th" else match[1], address, port.strip(), to, to_port, "nft")
+                yield PortMapping("" if match[1] == "th" else match[1], address, port.strip(), to, to_port, "nft")
         elif (match := _TARGET.search(rule)) and (match[1] or match[2]):
             protocol, ports = _protocol_and_ports(rule)
             for port in ports:
-                yield Dnat(protocol, address, port, match[1] or match[2], match[3] or "", "nft")
+                yield PortMapping(protocol, address, port, match[1] or match[2], match[3] or "", "nft")
 
 
 def _protocol_and_ports(rule: str) -> tuple[str, list[str]]:
@@ -134,14 +134,14 @@ def parse_masquerade(rules: Iterable[str]) -> Iterator[Masquerade]:
             yield Masquerade(_statement(rule), tuple(sources), _word(rule, r'\boifname "([^"*]+)"'))
 
 
-def parse_legacy_dnat(lines: Iterable[str]) -> Iterator[Dnat]:
+def parse_legacy_dnat(lines: Iterable[str]) -> Iterator[PortMapping]:
     """Yield the port mappings among the lines of iptables-legacy-save."""
     for line in lines:
         if match := re.search(r"-j DNAT --to-destination (?:\[([0-9a-f:]+)\]|([0-9.]+))(?::(\d[\d-]*))?", line):
             address = _word(line, r"(?<!! )-d ([0-9a-f.:]+)(?:/32|/128)?(?= )")
             ports = _word(line, r"--dports? (\d[\d:,]*)").replace(":", "-").split(",")
             for port in ports:
-                yield Dnat(_word(line, r"-p (\w+)"), address, port, match[1] or match[2], match[3] or "", "iptables-legacy")
+                yield PortMapping(_word(line, r"-p (\w+)"), address, port, match[1] or match[2], match[3] or "", "iptables-legacy")
 
 
 def parse_legacy_masquerade(lines: Iterable[str]) -> Iterator[Masquerade]:

@@ -27,7 +27,7 @@ PAYLOAD = re.compile(r"/(?:lxc\.payload\.|machine-)([^/]+?)(?:\.scope)?(?:/|$)")
 
 CGROUPS = re.compile(
     r"\.(?:slice|scope|service|mount|socket|swap)(?:/|$)"  # systemd's: units come and go by themselves
-    r"|/lxc\.(?:payload|monitor)\.|/lxc\.pivot(?:/|$)"  # where LXC keeps a container: in its X-ray
+    r"|/lxc\.(?:payload|monitor)\.|/lxc\.pivot(?:/|$)|/lab(?:-[^/]+)?/lxc(?:-unprivileged)?\."  # where LXC keeps a container: in its X-ray
     r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
 )
 """Cgroups that are left out altogether, by their path."""

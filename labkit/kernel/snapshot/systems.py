@@ -37,8 +37,10 @@ class Systems:
     def _is_init(self, each: ProcessState) -> bool:
         """Whether it is an init, and number 1 of its PID namespace: its parent is in another."""
         parent = self._all.get(each.ppid)
-        spaces = {process.namespaces.get("pid") for process in (each, parent) if process}
-        begins = each.comm in noise.MONITORS  # it has not executed its program yet
+        if parent is None:
+            return False
+        spaces = {process.namespaces.get("pid") for process in (each, parent)}
+        begins = each.comm == parent.comm and each.comm in noise.MONITORS  # a child of its monitor that has yet to execute its init
         return (begins or each.comm in noise.INITS) and len(spaces) == 2 and None not in spaces
 
     def _name(self, init: ProcessState, ours: Mapping[Pid, ProcessState]) -> str:
@@ -47,7 +49,7 @@ class Systems:
         called = found.group(1) if found else ""
         parent = ours.get(init.ppid)
         if init.pid in ours or parent:
-            return init.name or (parent.name if parent else "") or called or init.comm
+            return (parent.name if parent else "") or init.name or called or init.comm
         return called if called in {entry.key.get("name") for entry in ledger.live() if entry.kind.endswith(" claim")} else ""
 
     def _is_inside(self, pid: Pid) -> bool:

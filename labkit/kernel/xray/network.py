@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from labkit.kernel.network.nat import PortMapping
 from labkit.kernel.network.reading import HOST
 from labkit.kernel.state import LinkState, NetworkState, RouteState
 from labkit.kernel.xray.machine import Machine, read
-from labkit.kernel.xray.records import Member, Network, PortMapping, Way
+from labkit.kernel.xray.records import Member, Network, Way
 
 USER_MODE = ("slirp4netns", "pasta", "pasta.avx2", "passt", "vpnkit")
 """Programs that carry the packets of a network namespace by themselves."""
@@ -114,7 +115,7 @@ def _ports(addresses: Iterable[str], outer: dict[int, NetworkState], machine: Ma
     for inode in outer:
         for rule in machine.nat(inode).dnat:
             if _address(rule.to_address) in own:
-                yield PortMapping(rule.protocol, rule.address, rule.port, rule.to_address, rule.to_port, rule.by)
+                yield rule
     for member in machine.called("docker-proxy"):
         if (mapping := docker_proxy(member)) and _address(mapping.to_address) in own:
             yield mapping

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labkit.kernel.credentials import Ids
+from labkit.kernel.network.nat import PortMapping
 from labkit.kernel.state import LinkState, MountState, RouteState
 
 
@@ -203,27 +204,6 @@ class Way:
     gateway: str = ""
     masquerade: tuple[str, ...] = ()
     forwards: bool | None = None
-
-
-@dataclass(frozen=True)
-class PortMapping:
-    """A port outside that leads to one inside.
-
-    Attributes:
-        protocol: "tcp", "udp", "sctp"; "" for any.
-        address: on which it is reached; "" for any.
-        port: "8080", "8000-8010"; "" for any.
-        to_address: where it leads to.
-        to_port: the port there; "" for the same.
-        by: what does it, with its pid where it is a process: "nft", "iptables-legacy", "docker-proxy (pid 812)".
-    """
-
-    protocol: str
-    address: str
-    port: str
-    to_address: str
-    to_port: str
-    by: str
 
 
 @dataclass(frozen=True)
