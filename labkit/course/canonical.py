@@ -79,6 +79,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     # systemd-nspawn: where systemd does not run it gets a PID namespace around it, and nobody to register with
     (r"\bunshare --mount --pid --fork --kill-child --mount-proc (?=systemd-nspawn\b)", ""),
     (r"\); (\w+)=\$!; until \1=\$\(pgrep -P \$!\); do sleep 0\.1; done", r"); \1=$!"),
+    (r"\bpid PID = \d+ = 1\b", "pid PID = 1"),
     (r"\bsystemd-nspawn --register=no --keep-unit\b", "systemd-nspawn"),
     (r"call clone3\([^)]*\)\s*(?:call mount\([^)]*\)\s*)*call execve\(\"systemd-nspawn\"\)", "call NSPAWN"),
     (r"\b\d+ calls(?=</summary>(?:(?!</details>).)*execve\(&quot;systemd-nspawn&quot;\))", "CALLS"),

@@ -62,6 +62,7 @@ CGROUP_DEFAULTS = {
 
 MOUNTPOINTS = re.compile(
     r"^(?:/var)?/run/netns(?:/|$)"  # a named network namespace: shown as that
+    r"|^/run/systemd/nspawn/"  # where systemd-nspawn keeps what it shares with a container
     r"|^/run/user/|^/run/credentials/|^/proc/sys/fs/binfmt_misc$"  # systemd's: mounted when first touched
 )
 """Mounts that are left out, by their mount point."""
