@@ -321,7 +321,9 @@ def test_the_cgroup_file_systems_that_the_lab_mounts_for_itself_are_noise(monkey
     assert diff(Snapshot(), Snapshot(mounts=(replace(own, mountpoint="/var/lib/x/labs/2.3/union", fstype="overlay"),)))
 
 
-@pytest.mark.parametrize("mountpoint", ["/run/user/0", "/run/systemd/nspawn/unix-export/box", "/run/credentials/getty.service", "/proc/sys/fs/binfmt_misc"])
+@pytest.mark.parametrize(
+    "mountpoint", ["/run/user/0", "/run/systemd/nspawn/unix-export/box", "/run/credentials/getty.service", "/proc/sys/fs/binfmt_misc"]
+)
 def test_what_systemd_mounts_by_itself_is_noise(mountpoint):
     assert not diff(Snapshot(), Snapshot(mounts=(replace(TMPFS, mountpoint=mountpoint),)))
 
