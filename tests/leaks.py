@@ -106,7 +106,7 @@ def _mounts() -> Iterator[str]:
 
 def _lines(*argv: str) -> list[str]:
     lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [re.sub(r"(valid_lft|preferred_lft|expires) \S+", "", line) for line in lines]
+    return [re.sub(r"(valid_lft|preferred_lft|expires) \S+| linkdown\b", "", line) for line in lines]
 
 
 def _hierarchies() -> Iterator[str]:

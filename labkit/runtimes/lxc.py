@@ -7,12 +7,13 @@ alone. See: lxc.container.conf(5), lxc-start(1), lxc-attach(1), user_namespaces(
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from labkit import ledger
+from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, UnsupportedError
 from labkit.host import account, containers
 from labkit.host.account import IdMap
@@ -130,9 +131,10 @@ class Lxc:
             raise commands.missing("lxc-start")
 
     def _configure(self, name: str, rootfs: Path, argv: Sequence[str]) -> Path:
-        """Write the container's configuration and return the directory in which it lies."""
-        trees.make_tree(self.lxcpath())
-        directory = trees.make_tree(self.lxcpath() / name)
+        """Write the container's configuration and return the directory in which it lies: housekeeping, kept out of the trace."""
+        with trace.silent():
+            trees.make_tree(self.lxcpath())
+            directory = trees.make_tree(self.lxcpath() / name)
         lines = [f"lxc.uts.name = {name}", f"lxc.rootfs.path = dir:{rootfs}", *self._own_lines(name), *_network(plugged=self._plugged())]
         if argv[0] != "/sbin/init":
             lines.append("lxc.signal.halt = SIGTERM")
@@ -145,7 +147,7 @@ class Lxc:
         return [f"lxc.include = {_CONFIG}/debian.common.conf", f"lxc.apparmor.profile = {profile}", cgroup]
 
     def _run(self, argv: Sequence[str], name: str, leaf: str = "run") -> Completed:  # noqa: ARG002 - only a user needs a place of its own
-        return processes.run(argv, env=rooted.ENVIRONMENT, cwd="/", on_error=lambda _: None, shell_line=" ".join(argv))
+        return processes.run(argv, env=rooted.ENVIRONMENT, cwd="/", on_error=lambda _: None, shell_line=_typed(argv))
 
 
 class LxcUnprivileged(Lxc):
@@ -199,9 +201,13 @@ class LxcUnprivileged(Lxc):
         account.delegate(student, self._place(name))  # LXC divides the cgroup that it is started in, which then takes no processes
         places = account.delegate(student, f"{self._place(name)}/{leaf}")
         typed = student.typed(argv)
-        return processes.run(
-            typed, env=student.environment(), cgroups=places, cwd="/", on_error=lambda _: None, shell_line=" ".join(typed)
-        )
+        return processes.run(typed, env=student.environment(), cgroups=places, cwd="/", on_error=lambda _: None, shell_line=_typed(typed))
+
+
+def _typed(argv: Sequence[str]) -> str:
+    """Return a command as a person types it: without the log that we read where it fails."""
+    line = " ".join(argv)
+    return re.sub(r" -l ERROR -o \S+", "", line)
 
 
 def _network(*, plugged: bool) -> list[str]:
