@@ -158,8 +158,7 @@ CHECKPOINTS = (
         undo=ENDED,
         near_misses={
             "it did not break out": IN_INSIDE,
-            "a program of inside started from outside": "inside/usr/bin/perl -e 'sleep 600' > /dev/null 2>&1 &\n"
-            + UNTIL.format("[ $(cat /proc/$!/comm) = perl ]"),
+            "a program of inside started from outside": "inside/usr/bin/sleep 600 > /dev/null 2>&1 &\n" + STAYS,
             "the machine's perl": "( cd inside; exec perl breakout $LAB/secret ) > escapee.log 2>&1 &\n" + STAYS + WAIT_FOR_SECRET,
         },
     ),
