@@ -32,6 +32,11 @@ class Verdict:
         """Show nothing more: `lab.check` has shown it already."""
 
 
+def until(condition: str) -> str:
+    """Return the line of a script that waits for a state of the kernel, looking 20 times a second."""
+    return f"until {condition}; do sleep 0.05; done\n"
+
+
 def _no_scripts() -> Mapping[str, str]:
     return MappingProxyType({})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from labkit.course.mechanisms import Mechanisms, Place
 from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
 from labkit.host import account, containers
-from labkit.host.findings import Finding
 from labkit.host.measures import Machine
 from labkit.runtimes import Runtime, nspawn, rootfs
 from labkit.show import View
@@ -88,10 +86,10 @@ class Containers(Mechanisms):
         from labkit.host import doctor
 
         if checks:
-            return show.stack(*(finding_notice(finding) for finding in doctor.examine(checks).findings if finding.id in checks))
+            return show.stack(*(show.finding(finding) for finding in doctor.examine(checks).findings if finding.id in checks))
         session = self.session()
         found = containers.lxc_unprivileged(Machine(), session.home, [each for each in session.cgroups if each.exists()])
-        return finding_notice(replace(found, id="lxc-unprivileged"), self.short)
+        return show.finding(replace(found, id="lxc-unprivileged"), self.short)
 
     def session(self, user: str = account.STUDENT) -> Session:
         """Return the session of a user who is not root: its home directory and its cgroup in this lab.
@@ -100,9 +98,3 @@ class Containers(Mechanisms):
         """
         self.must_be_open()
         return Session.open(self, user)
-
-
-def finding_notice(finding: Finding, written: Callable[[str], str] = str) -> View:
-    """Show what one check of the doctor measured; `written` says how its paths are written."""
-    lines = [f"{word}: {written(said)}" for word, said in (("cause", finding.cause), ("remedy", finding.remedy)) if said]
-    return show.notice(finding.colour, f"{finding.id}: {finding.measured}", lines)

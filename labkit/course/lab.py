@@ -10,7 +10,6 @@ from types import ModuleType, TracebackType
 from labkit import show, trace
 from labkit.course import cells, claims, course_map, formatters, magics
 from labkit.course.checkpoints import Checkpoints, Verdict, as_checkpoints
-from labkit.course.containers import finding_notice
 from labkit.course.predictions import Predictions
 from labkit.course.presenting import present, shell
 from labkit.course.progress import Progress
@@ -223,4 +222,4 @@ def _examined(lab_id: str, module: ModuleType) -> Sequence[View]:
     if red:
         first = red[0]
         raise LabError(f"lab {lab_id} cannot run here: {first.id}: {first.measured}", cause=first.cause, remedy=first.remedy)
-    return [finding_notice(finding) for finding in report.findings if finding.colour == "amber"]
+    return [show.finding(finding) for finding in report.findings if finding.colour == "amber"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.course.watching import counter
 from labkit.errors import LabError
 from labkit.kernel.cgroups import Cgroup
@@ -117,12 +117,10 @@ SET_MEMORY = """if [ -e $MEMORY/{0}/memory.max ]
 then echo {1} > $MEMORY/{0}/memory.max
 else echo {1} > $MEMORY/{0}/memory.limit_in_bytes
 fi"""
-UNTIL = "until {}; do sleep 0.05; done"
-"""Wait for a state of the kernel, looking 20 times a second."""
-EMPTY = UNTIL.format("[ -z \"$(cat $FREEZER/mycgroup/cgroup.procs)\" ]")
+EMPTY = until('[ -z "$(cat $FREEZER/mycgroup/cgroup.procs)" ]')
 QUOTA = "quota() {\n" + SET_QUOTA + "\n}\nmkdir -p $CPU/slow\n"
 SPIN = "( while :; do :; done ) >/dev/null 2>&1 &\necho $! > $CPU/slow/cgroup.procs\n"
-THROTTLED = UNTIL.format("grep -q 'nr_throttled [1-9]' $CPU/slow/cpu.stat")
+THROTTLED = until("grep -q 'nr_throttled [1-9]' $CPU/slow/cpu.stat")
 JAIL = f"""mkdir -p $MEMORY/jail $PIDS/jail $FREEZER/jail
 {SET_MEMORY.format("jail", "32M")}
 echo 10 > $PIDS/jail/pids.max
@@ -190,7 +188,8 @@ CHECKPOINTS = (
         hints=("pids.max is the limit; pids.events counts refusals", "start the bomb in the group, not beside it"),
         solution="""mkdir -p $PIDS/few; echo 20 > $PIDS/few/pids.max
 sh -c 'echo 0 > $PIDS/few/cgroup.procs; bomb() { bomb | bomb & }; bomb' >/dev/null 2>&1 &
-""" + UNTIL.format("grep -q 'max [1-9]' $PIDS/few/pids.events"),
+"""
+        + until("grep -q 'max [1-9]' $PIDS/few/pids.events"),
         undo="echo max > $PIDS/few/pids.max",
         near_misses={
             "a limit, never reached": "mkdir -p $PIDS/few; echo 20 > $PIDS/few/pids.max",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.kernel import namespaces, network
 from labkit.kernel.network import NetworkNamespace
 from labkit.kernel.state import LinkState, NetworkState
@@ -93,9 +93,7 @@ ip link set veth1 netns namespace1; ip link set veth2 netns namespace2
 ip -n namespace1 addr add 192.168.1.1/24 dev veth1; ip -n namespace2 addr add 192.168.1.2/24 dev veth2
 """
 UP = "ip -n namespace1 link set veth1 up; ip -n namespace2 link set veth2 up"
-ROOTISH = """unshare --user sleep 600 >/dev/null 2>&1 &
-until [ "$(readlink /proc/$!/ns/user)" != "$(readlink /proc/$$/ns/user)" ]; do sleep 0.05; done
-"""
+ROOTISH = "unshare --user sleep 600 >/dev/null 2>&1 &\n" + until('[ "$(readlink /proc/$!/ns/user)" != "$(readlink /proc/$$/ns/user)" ]')
 ROOMS = "ip netns add red; ip netns add blue\n"
 SWITCH = "ip link add br-lab type bridge; ip link set br-lab up\n"
 PLUG = """for room in red blue; do

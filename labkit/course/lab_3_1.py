@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.kernel import commands, roots
 
 if TYPE_CHECKING:
@@ -88,21 +88,19 @@ def _locked(tree: Path, name: str) -> Verdict:
 
 UNPACK = "mkdir -p inside; tar --extract --file $ROOTFS/debian.tar.xz --directory inside\n"
 DEBIAN = "[ -e inside/etc/os-release ] || { " + UNPACK.strip() + "; }\n"
-UNTIL = "until {}; do sleep 0.05; done\n"
-"""Wait for a state of the kernel, looking 20 times a second."""
 COPY = "ldd tiny/bin/ls | grep -o '{}' | xargs cp {} --target-directory tiny"
-STAYS = UNTIL.format("grep -qxE 'sleep|perl|busybox' /proc/$!/comm") + "echo $! > stays\n"
-CHILD_STAYS = UNTIL.format("grep -qz '^sleep' /proc/$(pgrep --parent $!)/cmdline") + "echo $! $(pgrep --parent $!) > stays\n"
+STAYS = until("grep -qxE 'sleep|perl|busybox' /proc/$!/comm") + "echo $! > stays\n"
+CHILD_STAYS = until("grep -qz '^sleep' /proc/$(pgrep --parent $!)/cmdline") + "echo $! $(pgrep --parent $!) > stays\n"
 SLEEP = "chroot {} {}sleep 600 > /dev/null 2>&1 &\n" + STAYS
 IN_INSIDE = SLEEP.format("inside", "")
-ENDED = "kill -KILL $(cat stays); for pid in $(cat stays); do " + UNTIL.format("[ ! -e /proc/$pid ]").strip() + "; done\n"
+ENDED = "kill -KILL $(cat stays); for pid in $(cat stays); do " + until("[ ! -e /proc/$pid ]").strip() + "; done\n"
 BREAKOUT = """cat > inside/breakout << 'PERL'
 mkdir "hole"; chroot "hole" or die "chroot: $!"; chdir ".." for 1..64; chroot ".";
 open my $file, "<", shift or die "secret: $!"; $| = 1; print <$file>; sleep 600;
 PERL
 echo "nobody inside can read this" > secret
 """
-WAIT_FOR_SECRET = UNTIL.format("grep -q nobody escapee.log")
+WAIT_FOR_SECRET = until("grep -q nobody escapee.log")
 PIVOT = """unshare --mount {options} bash -e -c '
   mount --bind {tree} {tree}; cd {tree}; mkdir -p old proc
   pivot_root . old; exec {then}' > /dev/null 2>&1 &

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.host import account
 from labkit.kernel import credentials, namespaces
 from labkit.kernel.xray.containers import Found, containers
@@ -23,6 +23,7 @@ AIMS = (
 NEEDS = ("root", "namespaces", "userns", "rootfs", "lxc", "lxc-unprivileged")
 CLAIMS = (("lxc", "priv-cont"),)
 HALF = account.IDS // 2
+NONE = Verdict(passed=False, measured="no container", cause=f"no container here was started by {account.STUDENT}")
 
 
 def unprivileged(_: Lab) -> Verdict:
@@ -30,7 +31,7 @@ def unprivileged(_: Lab) -> Verdict:
     machine = Machine()
     mine = list(_of_student(machine))
     if not mine:
-        return Verdict(passed=False, measured="no container", cause=f"no container here was started by {account.STUDENT}")
+        return NONE
     roots = {found.pid: _outside(found.pid) for found in mine}
     apart = [found for found in mine if _is_given(roots[found.pid])]
     if apart:
@@ -43,7 +44,7 @@ def attached(_: Lab) -> Verdict:
     machine = Machine()
     mine = list(_of_student(machine))
     if not mine:
-        return Verdict(passed=False, measured="no container", cause=f"no container here was started by {account.STUDENT}")
+        return NONE
     closest: tuple[str, ...] = ()
     for found in mine:
         for pid in _came_in(found, machine):
@@ -161,7 +162,7 @@ CHECKPOINTS = (
             "as root": AS_ROOT + CREATE_SMALL.format("priv-cont") + START.format("priv-cont"),
             "root inside is the user": STUDENT
             + "unshare --user --map-root-user --pid --fork sleep 600 > /dev/null 2>&1 &\n"
-            + "until pgrep --parent $! > /dev/null; do sleep 0.05; done\n",
+            + until("pgrep --parent $! > /dev/null"),
         },
     ),
     Checkpoint(
@@ -170,16 +171,14 @@ CHECKPOINTS = (
         measure=attached,
         hints=("lxc-attach -n NAME starts a shell in it", "what stays: lxc-attach -n NAME -- sleep 600 &"),
         given=RUNS,
-        solution=STUDENT
-        + "lxc-attach -n small -- sh -c 'echo inside; exec sleep 600' > ~/said 2>&1 &\n"
-        + "until grep -q inside ~/said; do sleep 0.05; done\n",
+        solution=STUDENT + "lxc-attach -n small -- sh -c 'echo inside; exec sleep 600' > ~/said 2>&1 &\n" + until("grep -q inside ~/said"),
         undo=STUDENT + STOP.format("small"),
         near_misses={
             "two of its namespaces": STUDENT
             + "lxc-info -n small -pH > ~/pid\n"
             + AS_ROOT
             + "nsenter --target $(cat home/pid) --uts --net sleep 600 > /dev/null 2>&1 &\n"
-            + "until [ $(cat /proc/$!/comm) = sleep ]; do sleep 0.05; done\n",
+            + until("grep -qx sleep /proc/$!/comm"),
             "its own init started it": STUDENT + "lxc-attach -n small -- sh -c 'sleep 600 > /dev/null 2>&1 &'\n",
         },
     ),

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.kernel import namespaces, roots
 from labkit.kernel.cgroups import members
 from labkit.kernel.xray.machine import Machine
@@ -95,24 +95,23 @@ def _has_terminal(pid: int) -> bool:
 NSPAWN = "systemd-nspawn --register=no --keep-unit --quiet --boot --directory DebianContainer"
 APART = "unshare --mount --pid --fork --kill-child --mount-proc"
 IN_IT = "find -L /proc/[0-9]*/root -maxdepth 0 -samefile {} 2> /dev/null | grep -q ."
-UNTIL = "until {}; do sleep 0.1; done\n"
 TREE = "mkdir -p DebianContainer; tar --extract --file $ROOTFS/debian.tar.xz --directory DebianContainer\n"
-UP = UNTIL.format(
+UP = until(
     "grep -qsx systemd $(find -L /proc/[0-9]*/root -maxdepth 0 -samefile DebianContainer 2> /dev/null | sed s/root$/comm/) /dev/null"
 )
 BOOT = f"{APART} {NSPAWN} --console=pipe > nspawn.log 2>&1 &\necho $! > stays\n{UP}"
-TYPED = f"( {UNTIL.format('grep -q login: console 2> /dev/null').strip()}; echo root; exec sleep 600 ) |"
+TYPED = f"( {until('grep -q login: console 2> /dev/null').strip()}; echo root; exec sleep 600 ) |"
 LOGIN = f"""{TYPED} script --quiet --flush --command "{APART} {NSPAWN}" console > /dev/null 2>&1 &
 echo $! > stays
-{UNTIL.format("grep -q '# ' console 2> /dev/null")}"""
-ENDED = "kill -KILL $(cat stays); " + UNTIL.format("! " + IN_IT.format("{}"))
+{until("grep -q '# ' console 2> /dev/null")}"""
+ENDED = "kill -KILL $(cat stays); " + until("! " + IN_IT.format("{}"))
 MINE = "mkdir -p mine/bin mine/proc mine/old; cp /bin/busybox mine/bin/\n"
 FIVE = """unshare --mount --uts --ipc --net --pid --fork --kill-child bash -e -c '
   mount --bind mine mine; cd mine
   {hostname}pivot_root . old
   exec /bin/busybox sh -c "{proc}busybox umount -l /old; exec busybox sleep 600"' > /dev/null 2>&1 &
 """
-STAYS = "until grep -qz '^sleep' /proc/$(pgrep --parent $!)/cmdline 2> /dev/null; do sleep 0.05; done\necho $! > stays\n"
+STAYS = until("grep -qz '^sleep' /proc/$(pgrep --parent $!)/cmdline 2> /dev/null") + "echo $! > stays\n"
 PROC = "busybox mount -t proc proc /proc; "
 NAME = "hostname mine; "
 
@@ -131,9 +130,9 @@ CHECKPOINTS = (
         undo=ENDED.format("DebianContainer"),
         near_misses={
             "a program in the tree, no init": "chroot DebianContainer sleep 600 > /dev/null 2>&1 &\n"
-            + UNTIL.format(IN_IT.format("DebianContainer")),
+            + until(IN_IT.format("DebianContainer")),
             "nspawn without -b": f"{APART} {NSPAWN.replace('--boot ', '')} --console=pipe sleep 600 > nspawn.log 2>&1 &\n"
-            + UNTIL.format(IN_IT.format("DebianContainer")),
+            + until(IN_IT.format("DebianContainer")),
         },
     ),
     Checkpoint(
@@ -147,7 +146,7 @@ CHECKPOINTS = (
         near_misses={
             "booted, nobody logged in": BOOT,
             "a shell in the tree, no system": "sleep 600 | script -q -c 'chroot DebianContainer sh' console > /dev/null 2>&1 &\n"
-            + UNTIL.format(IN_IT.format("DebianContainer")),
+            + until(IN_IT.format("DebianContainer")),
         },
     ),
     Checkpoint(

@@ -81,8 +81,8 @@ class Session:
         return [str(self.door), *argv]
 
     def _make_door(self) -> None:
-        words = {"name": self.account.name, "door": self.door, "home": self.home}
-        text = _DOOR.format(**words, slices=" ".join(map(str, self.cgroups)), command=shlex.join(self.account.typed([])))
+        words = {"name": self.account.name, "door": self.door, "home": shlex.quote(str(self.home))}
+        text = _DOOR.format(**words, slices=shlex.join(map(str, self.cgroups)), command=shlex.join(self.account.typed([])))
         self.door.write_text(text)
         self.door.chmod(0o755)
         trace.record(f"cat > {self.door} << 'END'\n{text}END\nchmod 755 {self.door}")

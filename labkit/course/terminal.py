@@ -153,7 +153,7 @@ class Terminal:
         """
         trace.record(f"echo {user} >&${self.process.name}_in")
         self.send(user)
-        self.expect(r"[#$] ", timeout)
+        self.expect(ANY_PROMPT, timeout)
         self.send(f"TERM=dumb PS1='{PROMPT[:2]}''{PROMPT[2:]}' exec bash --norc --noprofile --noediting")
         self.prompt = re.escape(PROMPT)
         self.expect(self.prompt, timeout)

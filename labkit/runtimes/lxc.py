@@ -7,7 +7,6 @@ alone. See: lxc.container.conf(5), lxc-start(1), lxc-attach(1), user_namespaces(
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -85,7 +84,7 @@ class Lxc:
         key = {"rootfs": str(real), "lxcpath": str(self.lxcpath()), "cgroup": f"{subtree()}/{self._place(name)}"}
         with ours.making(_KINDS[self.name], name, self.list(), **key) as entry:
             directory = self._configure(name, real, argv)
-            command = ["lxc-start", "-P", str(self.lxcpath()), "-n", name, "-l", "ERROR", "-o", f"{directory}/log", "--", *argv]
+            command = ["lxc-start", "-P", str(self.lxcpath()), "-n", name, "--", *argv]
             _note(entry, self.lxcpath(), self._run(command, name, "start"), directory / "log")
         return _look(self.name, self.lxcpath(), name, ours=True)
 
@@ -135,7 +134,8 @@ class Lxc:
         with trace.silent():
             trees.make_tree(self.lxcpath())
             directory = trees.make_tree(self.lxcpath() / name)
-        lines = [f"lxc.uts.name = {name}", f"lxc.rootfs.path = dir:{rootfs}", *self._own_lines(name), *_network(plugged=self._plugged())]
+        lines = [f"lxc.uts.name = {name}", f"lxc.rootfs.path = dir:{rootfs}", f"lxc.log.file = {directory}/log", "lxc.log.level = ERROR"]
+        lines += [*self._own_lines(name), *_network(plugged=self._plugged())]
         if argv[0] != "/sbin/init":
             lines.append("lxc.signal.halt = SIGTERM")
         (directory / "config").write_text("\n".join(lines) + "\n")
@@ -147,7 +147,7 @@ class Lxc:
         return [f"lxc.include = {_CONFIG}/debian.common.conf", f"lxc.apparmor.profile = {profile}", cgroup]
 
     def _run(self, argv: Sequence[str], name: str, leaf: str = "run") -> Completed:  # noqa: ARG002 - only a user needs a place of its own
-        return processes.run(argv, env=rooted.ENVIRONMENT, cwd="/", on_error=lambda _: None, shell_line=_typed(argv))
+        return processes.run(argv, env=rooted.ENVIRONMENT, cwd="/", on_error=lambda _: None, shell_line=" ".join(argv))
 
 
 class LxcUnprivileged(Lxc):
@@ -201,13 +201,7 @@ class LxcUnprivileged(Lxc):
         account.delegate(student, self._place(name))  # LXC divides the cgroup that it is started in, which then takes no processes
         places = account.delegate(student, f"{self._place(name)}/{leaf}")
         typed = student.typed(argv)
-        return processes.run(typed, env=student.environment(), cgroups=places, cwd="/", on_error=lambda _: None, shell_line=_typed(typed))
-
-
-def _typed(argv: Sequence[str]) -> str:
-    """Return a command as a person types it: without the log that we read where it fails."""
-    line = " ".join(argv)
-    return re.sub(r" -l ERROR -o \S+", "", line)
+        return processes.run(typed, env=student.environment(), cgroups=places, cwd="/", on_error=lambda _: None, shell_line=" ".join(typed))
 
 
 def _network(*, plugged: bool) -> list[str]:

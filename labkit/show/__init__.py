@@ -4,7 +4,7 @@ from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
-from labkit.show.notices import notice
+from labkit.show.notices import finding, notice
 from labkit.show.processes import process_table
 from labkit.show.tables import table
 from labkit.show.union import union_stack
@@ -17,6 +17,7 @@ __all__ = [
     "cell_report",
     "cgroup_tree",
     "difference",
+    "finding",
     "namespace_table",
     "network_picture",
     "notice",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from labkit.show import markup
 from labkit.show.changes import shell_lines
 from labkit.show.text import WIDTH, cut, indent, joined, pad, width, wrap
 from labkit.show.view import View
+
+if TYPE_CHECKING:
+    from labkit.host.findings import Finding
 
 KINDS: dict[str, tuple[str, str, str]] = {
     "passed": ("✔", "passed", markup.GREEN),
@@ -55,6 +59,17 @@ def notice(kind: str, title: str, lines: Iterable[str] = ()) -> View:
     body = markup.code_block("\n".join(details)) if kind == "solution" else "".join(map(_paragraph, details))
     head = markup.chip(f"{sign} {word}", colour) + " " + markup.element("span", markup.escape(title, 1000), "font-weight:600;")
     return View(text, markup.box(markup.element("div", head), body))
+
+
+def finding(found: Finding, written: Callable[[str], str] = str) -> View:
+    """Show what one check of the doctor measured.
+
+    Args:
+        found: the finding.
+        written: how its cause and its remedy are written, such as with $LAB in place of a path.
+    """
+    lines = [f"{word}: {written(said)}" for word, said in (("cause", found.cause), ("remedy", found.remedy)) if said]
+    return notice(found.colour, f"{found.id}: {found.measured}", lines)
 
 
 def _wrapped(line: str, limit: int) -> list[str]:

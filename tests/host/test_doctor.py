@@ -53,7 +53,7 @@ def test_the_text_fits_80_columns_and_names_each_check_once() -> None:
     assert named == [check.id for check in CHECKS]
 
 
-@pytest.mark.parametrize("lab", ["", "2.1", "2.2", "2.3", "3.1", "3.2"])
+@pytest.mark.parametrize("lab", ["", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3"])
 def test_the_json_keeps_to_its_schema(lab: str) -> None:
     done = labkit("doctor", *filter(None, [lab]), "--json")
     report = json.loads(done.stdout)
@@ -158,7 +158,7 @@ def test_a_report_is_as_bad_as_its_worst_finding() -> None:
     assert [Report("", tuple(some)).colour for some in ([good], [good, half], [bad, half])] == ["green", "amber", "red"]
 
 
-@pytest.mark.parametrize("lab", ["2.1", "2.2", "2.3", "3.1", "3.2"])
+@pytest.mark.parametrize("lab", ["2.1", "2.2", "2.3", "3.1", "3.2", "3.3"])
 def test_what_a_lab_needs_is_a_check_of_its_own(lab: str) -> None:
     """The name of a command would do as well, but says less than a check with a fall-back."""
     needs = import_module(f"labkit.course.lab_{lab.replace('.', '_')}").NEEDS
