@@ -16,6 +16,7 @@ import pytest
 
 from labkit import ledger, runtimes
 from labkit.errors import LabError, SyscallError
+from labkit.host.services import Places
 from labkit.kernel.processes import ending
 from labkit.runtimes import Container, Runtime, ours
 
@@ -34,7 +35,7 @@ LOOP = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 0.1; done']
 
 
 @pytest.fixture(params=runtimes.ALL)
-def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+def runtime(request: pytest.FixtureRequest, services: Places) -> Iterator[Runtime]:
     one = runtimes.find(request.param)
     assert one.available() is None
     yield one
