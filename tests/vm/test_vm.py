@@ -100,11 +100,11 @@ def test_nothing_but_the_forwarded_port_reaches_jupyterlab(machine: VirtualMachi
     assert forwarded[3] == "127.0.0.1:18889"
 
 
-def test_the_services_come_up_and_the_doctor_sees_no_red_in_the_machine(machine: VirtualMachine) -> None:
+def test_the_services_come_up_and_the_doctor_sees_nothing_but_green_in_the_machine(machine: VirtualMachine) -> None:
     up = machine.run("sudo /opt/labkit/.venv/bin/labkit up")
     assert up.returncode == 0, up.stdout + up.stderr
     report = json.loads(machine.run("sudo /opt/labkit/.venv/bin/labkit doctor --json").stdout)
-    assert [check for check in report["checks"] if check["colour"] == "red"] == []
+    assert [check for check in report["checks"] if check["colour"] != "green"] == []
 
 
 def test_a_notebook_prints_there_what_is_stored(machine: VirtualMachine) -> None:
