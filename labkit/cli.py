@@ -227,6 +227,19 @@ def progress(lab: str) -> None:
 
 
 @cli.command()
+@click.argument("target")
+def parts(target: str) -> None:
+    """Show who keeps a container, TARGET: monitor, shim, daemon, clients."""
+    from labkit import show
+    from labkit.course import targets
+    from labkit.kernel import xray
+
+    machine = xray.Machine()
+    name, pid = targets.target(target, {}, machine)
+    click.echo(show.parts_view(name, xray.parts(pid, machine)))
+
+
+@cli.command()
 @click.argument("target", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON (docs/xray.schema.json).")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the picture into this file.")

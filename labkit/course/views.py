@@ -125,6 +125,21 @@ class Views(Containers):
         wanted = [target(thing, self.started, machine) for thing in things]
         return show.xray_views(xray.xrays(wanted, machine=machine), only)
 
+    def parts(self, thing: Target) -> View:
+        """Show who keeps a container: what watches over it and who commands that, by parents and by connected sockets.
+
+        Shell: labkit parts THING
+
+        Args:
+            thing: as for `xray`.
+
+        Raises:
+            LabError: nothing is called so, or it has ended.
+        """
+        machine = xray.Machine()
+        name, pid = target(thing, self.started, machine)
+        return show.parts_view(name, xray.parts(pid, machine))
+
     def processes_in(self, root: Place) -> tuple[int, ...]:
         """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.
 

@@ -5,6 +5,7 @@ from labkit.show.changes import cell_report, difference, operations
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
+from labkit.show.parts import parts_view
 from labkit.show.processes import process_table
 from labkit.show.tables import table
 from labkit.show.union import union_stack
@@ -22,6 +23,7 @@ __all__ = [
     "network_picture",
     "notice",
     "operations",
+    "parts_view",
     "process_table",
     "stack",
     "table",

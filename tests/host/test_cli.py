@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 READS = "+dac_read_search"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={READS}", f"--ambient-caps={READS}")
 """Another user, who may read a checkout below /root all the same."""
-COMMANDS = tuple("labs doctor start url clean up down status render validate check hint solution progress xray images version".split())
+COMMANDS = tuple(
+    "labs doctor start url clean up down status render validate check hint solution progress parts xray images version".split()
+)
 
 
 def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -34,6 +36,8 @@ def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProc
         (["check", "2.1", "melted"], "this lab has no checkpoint 'melted'; remedy: it has"),
         (["hint", "2.2", "melted"], "this lab has no checkpoint 'melted'"),
         (["start", "--port", "0"], "Invalid value for '--port'"),
+        (["parts", "nobody-is-called-so"], "no process and no container here is called 'nobody-is-called-so'"),
+        (["parts", "4194305"], "there is no process 4194305"),
         (["labs", "2.1"], "unexpected extra argument"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

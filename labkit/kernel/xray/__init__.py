@@ -16,12 +16,13 @@ from labkit.kernel.xray.cgroups import cgroups_of
 from labkit.kernel.xray.machine import Machine, attempt
 from labkit.kernel.xray.membership import hostname, id_maps, memberships
 from labkit.kernel.xray.network import network_of
+from labkit.kernel.xray.parts import Part, parts
 from labkit.kernel.xray.records import Cgroups, IdMaps, Member, NotRead, Xray
 from labkit.kernel.xray.root import root_of
 from labkit.kernel.xray.security import security_of
 from labkit.kernel.xray.tree import signs, tree_of
 
-__all__ = ["Machine", "NotRead", "Xray", "xray", "xrays"]
+__all__ = ["Machine", "NotRead", "Part", "Xray", "parts", "xray", "xrays"]
 
 
 def xray(pid: int, name: str = "", *, machine: Machine | None = None) -> Xray:
