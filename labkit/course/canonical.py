@@ -61,6 +61,10 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\blink-netnsid \d+\b", "link-netnsid N"),
     (r"\b(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b", "ID"),
     (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),
+    # the address that docker's first network gives a container: by how many there are
+    (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
+    # where an engine keeps the root of a container: its own directory, or that of the labs
+    (r"/var/lib/(?:labkit/)?docker/overlay2/[0-9a-f]{12}…?/merged\b", "DOCKER/merged"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from labkit.kernel.state import Change, Difference
 from labkit.show import markup
-from labkit.show.text import WIDTH, clean, count, cut, indent, joined, natural, pad, width, wrap
+from labkit.show.text import WIDTH, clean, count, cut, indent, joined, natural, pad, short_ids, width, wrap
 from labkit.show.view import View
 from labkit.trace import Operation, Trace
 
@@ -90,7 +90,7 @@ def _change_lines(one: Change, sign: str, limit: int) -> list[str]:
     head = f"{sign} {pad(cut(one.kind, _KIND_WIDTH), _KIND_WIDTH)}  "
     tail = _value(one, sign)
     room = limit - width(head)
-    name = cut(one.name, room)
+    name = cut(short_ids(one.name), room)
     if not tail:
         return [(head + name).rstrip()]
     if width(name) + 2 + width(tail) <= room:
@@ -114,7 +114,7 @@ def _difference_html(change: Difference) -> str:
         for one in shown:
             value = _after(_value(one, sign, "→"), quiet=sign != "~")
             mark = markup.quiet(sign) if sign == said else markup.chip(f"{sign} {word}", colour)
-            rows.append([mark, "" if one.kind == kind else markup.quiet(one.kind), markup.code(one.name) + value])
+            rows.append([mark, "" if one.kind == kind else markup.quiet(one.kind), markup.code(short_ids(one.name)) + value])
             said, kind = sign, one.kind
         if rest:
             rows.append([markup.quiet(sign), "", markup.quiet(f"… {count(rest, f'more {shown[0].kind}')}")])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from labkit.kernel.xray.parts import Part
 from labkit.show import markup
-from labkit.show.text import WIDTH, cut, joined, pad
+from labkit.show.text import WIDTH, cut, joined, pad, short_ids
 from labkit.show.view import View
 
 ALONE = "nothing keeps it: no process outside watches over it"
-_ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _MOST = 2
 """Addresses and directories shown before the rest is only counted."""
 _LABEL = 12
@@ -46,7 +44,7 @@ def _facts(part: Part) -> list[tuple[str, str]]:
     """Return what is known of a process: a word, and the paths that belong to it, one a line."""
     facts = []
     for word, paths in (("listens at", part.listens), ("works in", (part.directory,)), ("writes in", part.keeps)):
-        written = [_short(path) for path in paths[:_MOST] if path]
+        written = [short_ids(path) for path in paths[:_MOST] if path]
         rest = len(paths) - _MOST
         written += [f"and {rest} more"] if rest > 0 else []
         facts += [(word if number == 0 else "", path) for number, path in enumerate(written)]
@@ -56,9 +54,4 @@ def _facts(part: Part) -> list[tuple[str, str]]:
 def _tie(part: Part, below: str) -> str:
     if part.to is None:
         return ""
-    return f"parent of {below}" if part.tie == "parent" else f"speaks to {below} at {_short(part.at)}"
-
-
-def _short(path: str) -> str:
-    """Cut the ids of 64 letters as the tools cut them."""
-    return _ID.sub(r"\1…", path)
+    return f"parent of {below}" if part.tie == "parent" else f"speaks to {below} at {short_ids(part.at)}"

@@ -12,6 +12,7 @@ WIDTH = 80
 """Columns of the text form, those of a terminal that nobody made wider."""
 
 ELLIPSIS = "…"
+_ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _PLAIN = re.compile(r"[\x20-\x7e]*\Z")
 
 
@@ -33,6 +34,11 @@ def _escaped(letter: str) -> str:
 def width(text: str) -> int:
     """Count the columns that `text` takes in a terminal; Chinese letters take two."""
     return cell_len(text)
+
+
+def short_ids(text: str) -> str:
+    """Cut ids of 64 letters to the 12 by which the tools of containers show them."""
+    return _ID.sub(rf"\1{ELLIPSIS}", text)
 
 
 def cut(text: object, limit: int) -> str:

@@ -177,6 +177,55 @@ def test_a_network_namespace_without_a_name_is_shown_by_the_process_of_the_lab_i
     )
 
 
+# containers of engines
+
+DOCKER_ID = "25f05c582d39d42ecbfcc1f789e45edfcf3b4bf7047aa24eee282072625c77c8"
+SHIM = ProcessState(90, 1, "containerd-shim", start=900, state="S", namespaces=HOST, cgroups={"": "/"})
+INSIDE = {**HOST, "pid": 13, "net": 12, "cgroup": 14}
+FIRST = ProcessState(91, 90, "sleep", start=910, state="S", namespaces=INSIDE, cgroups={"": f"/docker/{DOCKER_ID}"})
+ITS_NET = NamespaceState("net", 12, (91,), f"/run/docker/netns/{DOCKER_ID[:12]}")
+
+
+def with_engine(*more, **fields):
+    return Snapshot(processes=(replace(INIT, namespaces={**HOST, "cgroup": 4}), SHELL, SHIM, *more), **fields)
+
+
+def test_the_first_process_of_a_container_of_an_engine_is_shown_and_neither_its_shim_nor_what_it_starts():
+    worker = replace(FIRST, pid=92, ppid=91, start=920, namespaces={**INSIDE, "pid": 15})
+    change = the_one(diff(Snapshot(processes=(INIT, SHELL)), with_engine(FIRST, worker)))
+    assert (change.kind, change.name, change.after) == ("process", "sleep", "pid 91, namespaces net pid")
+
+
+def test_what_is_executed_in_a_container_of_an_engine_is_shown():
+    assert the_one(diff(with_engine(FIRST), with_engine(FIRST, replace(FIRST, pid=95, comm="sh", start=950)))).name == "sh"
+
+
+def test_its_namespaces_are_called_by_its_process_and_the_cgroup_namespace_is_the_engines_default():
+    namespaces = (ITS_NET, NamespaceState("pid", 13, (91,), None), NamespaceState("cgroup", 14, (91,), None))
+    appeared = diff(with_engine(), with_engine(FIRST, namespaces=namespaces)).appeared
+    assert [change.name for change in appeared] == ["net of sleep", "pid of sleep", "sleep"]
+
+
+def test_its_end_of_a_veth_is_in_the_network_of_its_process_also_as_a_peer():
+    outside = LinkState("vethcf56057", 6, "veth", mac="aa:00:00:00:00:02", up=True, peer=("net:[12]", "eth0"))
+    inside = LinkState("eth0", 2, "veth", mac="aa:00:00:00:00:03", up=True, peer=("host", "vethcf56057"))
+    networks = (NetworkState("host", 2, (outside,), (), ()), NetworkState("net:[12]", 12, (inside,), (), ()))
+    host = (NetworkState("host", 2, (), (), ()),)
+    change = diff(with_engine(networks=host), with_engine(FIRST, namespaces=(ITS_NET,), networks=networks))
+    links = {each.name: each.after for each in change.appeared if each.kind == "link"}
+    assert links == {"eth0 in net of sleep": "veth, peer vethcf56057, up", "vethcf56057": "veth, peer eth0 in net of sleep, up"}
+
+
+@pytest.mark.parametrize("path", ["/docker", f"/docker/{DOCKER_ID}", f"/machine/libpod-{DOCKER_ID}/container", "/kubepods/burstable/pod1"])
+def test_where_an_engine_keeps_a_container_is_in_its_xray(path):
+    assert not diff(cgroups(), cgroups(("", path, {"pids.max": "5"})))
+
+
+def test_what_keeps_the_network_of_a_container_of_docker_is_shown_with_its_process():
+    kept = replace(TMPFS, mountpoint=f"/run/docker/netns/{DOCKER_ID[:12]}", fstype="nsfs", source="nsfs")
+    assert not diff(Snapshot(), Snapshot(mounts=(kept,)))
+
+
 # systems in containers
 
 SPACES = {**HOST, "uts": 11, "pid": 13}

@@ -53,7 +53,8 @@ def _process_values(process: ProcessState) -> dict[str, str]:
 
 def _namespaces(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[Change]:
     def shown(namespaces: Iterable[NamespaceState]) -> dict[tuple[str, int], NamespaceState]:
-        named = {(each.kind, each.inode): each for each in namespaces if not _is_named_netns(each)}
+        told = (each for each in namespaces if not (each.kind in noise.BY_DEFAULT_OF_THE_ENGINE and labels.is_of_engine(each.pids)))
+        named = {(each.kind, each.inode): each for each in told if not _is_named_netns(each)}
         return {key: each for key, each in named.items() if each.path or labels.of(each.pids)}
 
     there_before = {(each.kind, each.inode) for each in before.namespaces}
@@ -67,7 +68,7 @@ def _namespaces(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[C
 
 
 def _is_named_netns(namespace: NamespaceState) -> bool:
-    return namespace.kind == "net" and namespace.path is not None and bool(noise.MOUNTPOINTS.search(namespace.path))
+    return namespace.kind == "net" and namespace.path is not None and bool(noise.NETNS.search(namespace.path))
 
 
 # cgroups

@@ -35,6 +35,7 @@ class Labels:
         names = {each.name for each in (*before.networks, *after.networks)}
         self.netns = {name for name in names if name != "host" and not name.startswith("net:[")}
         self.systems = {(pid, systems.lab[pid].start) for systems in (old, new) for pid in systems.inits}
+        self._engines = old.engines | new.engines
         self._names = {**_named(self.before, old.names), **_named(self.after, new.names)}
         self._by_pid = {**_by_pid(old, self._names), **_by_pid(new, self._names)}
         self._net_of = {each.inode: self._holder(each) for each in (*before.namespaces, *after.namespaces) if each.kind == "net"}
@@ -47,6 +48,10 @@ class Labels:
     def of(self, pids: Iterable[int]) -> str:
         """Return the name of the lab's first process among these, or ""."""
         return next((self._by_pid[pid] for pid in sorted(pids) if pid in self._by_pid), "")
+
+    def is_of_engine(self, pids: Iterable[int]) -> bool:
+        """Whether one of these was started by the shim of an engine."""
+        return not self._engines.isdisjoint(pids)
 
     def namespace(self, namespace: NamespaceState) -> str:
         """Return what a namespace is called: "uts of clock", or "uts at /run/uts" where a file holds it."""
@@ -70,6 +75,8 @@ class Labels:
         places = sorted((hierarchy, path) for hierarchy, path in process.cgroups.items() if noise.LAB_CGROUP.search(path))
         cgroups = [f"{hierarchy or 'cgroup2'}:{path}" for hierarchy, path in places if not noise.CGROUPS.search(path)]
         own = sorted(kind for kind, inode in process.namespaces.items() if inode != self._usual.get(kind))
+        if self.is_of_engine([process.pid]):
+            own = [kind for kind in own if kind not in noise.BY_DEFAULT_OF_THE_ENGINE]
         parts = [f"pid {process.pid}", f"cgroup {' '.join(cgroups)}" if cgroups else "", f"namespaces {' '.join(own)}" if own else ""]
         return ", ".join(part for part in parts if part)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 
 from labkit.kernel.snapshot import noise
 from labkit.kernel.snapshot.changes import values, whole
@@ -33,8 +34,15 @@ def networks(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[Chan
 
 
 def _shown(snapshot: Snapshot, labels: Labels) -> dict[str, NetworkState]:
-    named = ((labels.network(each), each) for each in snapshot.networks)
-    return {name: each for name, each in named if name}
+    called = {each.name: labels.network(each) for each in snapshot.networks}
+    shown = (each for each in snapshot.networks if called[each.name])
+    return {called[each.name]: replace(each, links=tuple(_with_named_peer(link, called) for link in each.links)) for each in shown}
+
+
+def _with_named_peer(link: LinkState, called: Mapping[str, str]) -> LinkState:
+    """Call the network namespace of a veth's other end as it is called elsewhere."""
+    name = called.get(link.peer[0]) if link.peer else None
+    return replace(link, peer=(name, link.peer[1])) if link.peer and name else link
 
 
 def _links(networks: Mapping[str, NetworkState], other: Container[str]) -> dict[Link, LinkState]:

@@ -22,12 +22,20 @@ INITS = frozenset(("systemd", "init"))
 MONITORS = frozenset(("unshare", "systemd-nspawn", "lxc-start"))
 """Who starts such an init and waits for its end. The init itself is shown."""
 
+SHIMS = frozenset(("containerd-shim", "conmon"))
+"""Who watches over a container of an engine. Its child is the container's first process, or what was executed in it: that is shown."""
+
+BY_DEFAULT_OF_THE_ENGINE = frozenset(("cgroup",))
+"""Namespaces that a container of an engine has on a machine with cgroup v2 alone, and not elsewhere: in its X-ray."""
+
 PAYLOAD = re.compile(r"/(?:lxc\.payload\.|machine-)([^/]+?)(?:\.scope)?(?:/|$)")
 """The cgroup that a runtime makes for a container, with the container's name."""
 
 CGROUPS = re.compile(
     r"\.(?:slice|scope|service|mount|socket|swap)(?:/|$)"  # systemd's: units come and go by themselves
     r"|/lxc\.(?:payload|monitor)\.|/lxc\.pivot(?:/|$)|/lab(?:-[^/]+)?/lxc(?:-unprivileged)?\."  # where LXC keeps a container: in its X-ray
+    r"|^/docker(?:/[0-9a-f]{64})?$|/kubepods(?:/|$)|^/libpod_parent(?:/|$)"  # and where the engines keep theirs
+    r"|/(?:docker|libpod|crio|cri-containerd)-[0-9a-f]{64}(?:/|$)"
     r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
 )
 """Cgroups that are left out altogether, by their path."""
@@ -60,8 +68,12 @@ CGROUP_DEFAULTS = {
 }  # fmt: skip
 """What a new cgroup says of itself when nobody has set anything: of a cgroup that appeared, only other values are shown."""
 
+NETNS = re.compile(r"^(?:/var)?/run/netns(?:/|$)")
+"""Where ip-netns(8) keeps namespaces by their names."""
+
 MOUNTPOINTS = re.compile(
-    r"^(?:/var)?/run/netns(?:/|$)"  # a named network namespace: shown as that
+    rf"{NETNS.pattern}"  # a named network namespace: shown as that
+    r"|/docker/netns/"  # what keeps the network of a container of docker: shown with its process
     r"|^/run/systemd/nspawn/"  # where systemd-nspawn keeps what it shares with a container
     r"|^/run/user/|^/run/credentials/|^/proc/sys/fs/binfmt_misc$"  # systemd's: mounted when first touched
 )

@@ -1,7 +1,8 @@
-"""Whole systems in containers: process 1 of each stands for all that runs in it.
+"""Containers with an affair of their own: process 1 of each stands for all that runs in it.
 
 When a system comes up, and as long as it runs, its init starts and ends services with namespaces of their own: whose
-coming and going is the system's own affair, and different each time.
+coming and going is the system's own affair, and different each time. Likewise in a container that an engine's shim watches
+over: its first process was started by a daemon, in no cgroup of a lab, and is all the same what a student asked for.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ class Systems:
         lab: pid to process, of those that are a lab's and can be news.
         inits: the pids among them that are process 1 of a system.
         names: what those are called: as the container.
+        engines: the pids of those that the shim of an engine has started.
     """
 
     def __init__(self, processes: Mapping[Pid, ProcessState]) -> None:
         self._all = processes
         ours = {pid: each for pid, each in processes.items() if noise.is_lab_process(each)}
+        shims = {pid for pid, each in processes.items() if each.comm in noise.SHIMS}
+        self.engines = frozenset(pid for pid, each in processes.items() if each.ppid in shims and each.comm not in noise.SHIMS)
+        ours |= {pid: processes[pid] for pid in self.engines}
         names = {pid: name for pid, each in processes.items() if self._is_init(each) and (name := self._name(each, ours))}
         self.inits = frozenset(pid for pid in names if not names.keys() & set(self._ancestors(pid)))
         self.names = {pid: names[pid] for pid in self.inits}
