@@ -144,6 +144,11 @@ def live(of: str | None = None) -> list[Entry]:
     return [entry for entry in entries if of in (None, entry.owner) and (entry.boot == boot or _outlives_boot(entry.kind))]
 
 
+def of_this_boot(entry: Entry) -> bool:
+    """Tell whether an entry was written since the machine has started: only then its pids and inodes of the kernel are its own."""
+    return entry.boot == _boot_id()
+
+
 def undo(of: str | None = None) -> list[Entry]:
     """Remove what the ledger names, the latest first; of one lab, or of all of them: what is the services' stays.
 

@@ -17,6 +17,7 @@ PACKAGES = {
     "cgexec": "cgroup-tools",
     "crun": "crun",
     "debootstrap": "debootstrap",
+    "docker": "docker.io",
     "docker-registry": "docker-registry",
     "fuse-overlayfs": "fuse-overlayfs",
     "fusermount": "fuse3",

@@ -15,6 +15,7 @@ __all__ = ["ALL", "Container", "IdMap", "Runtime", "State", "containers", "find"
 
 _PLACES = {
     "chroot": ("chroot", "Chroot"),
+    "docker": ("docker", "Docker"),
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
     "nspawn": ("nspawn", "Nspawn"),

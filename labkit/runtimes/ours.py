@@ -76,7 +76,7 @@ def making(kind: str, name: str, there: Iterable[Container], **key: str) -> Iter
 def process_of(entry: ledger.Entry, which: str) -> ending.Known | None:
     """Return a process that an entry names ("init", "supervisor"), while it lives."""
     words = entry.identity.get(which)
-    if not words:
+    if not words or not ledger.of_this_boot(entry):
         return None
     found = ending.Known(int(words[0]), int(words[1]))
     return found if lives(found) else None
