@@ -19,6 +19,8 @@ _PLACES = {
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
     "nspawn": ("nspawn", "Nspawn"),
+    "podman": ("podman", "Podman"),
+    "podman-rootless": ("podman", "PodmanRootless"),
 }
 """Name to the module and the class in it."""
 

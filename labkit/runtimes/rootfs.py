@@ -69,7 +69,7 @@ def _extract(source: Path, target: Path, id_map: IdMap) -> None:
     if id_map:
         os.chown(target, id_map[0][1], id_map[0][1])
         options = {"new": ("user",), "uid_map": id_map}
-        line = f"unshare --user --map-users={_words(id_map)} --map-groups={_words(id_map)} --setuid 0 --setgid 0 {line} --exclude='./dev/*'"
+        line = f"unshare --user {_words('users', id_map)} {_words('groups', id_map)} --setuid 0 --setgid 0 {line} --exclude='./dev/*'"
     argv = ["tar", "--extract", "--xz", "--numeric-owner", *(["--exclude=./dev/*"] if id_map else [])]  # no nodes are made there
     with open(source, "rb") as file:
         done = processes.run(argv, stdin=file.fileno(), cwd=target, env=rooted.ENVIRONMENT, shell_line=line, **options)
@@ -77,9 +77,8 @@ def _extract(source: Path, target: Path, id_map: IdMap) -> None:
         raise CommandError(argv, done.status, done.stdout)
 
 
-def _words(id_map: IdMap) -> str:
-    inside, outside, count = id_map[0]
-    return f"{outside},{inside},{count}"
+def _words(whose: str, id_map: IdMap) -> str:
+    return " ".join(f"--map-{whose}={outside},{inside},{count}" for inside, outside, count in id_map)
 
 
 def _busybox() -> Path:

@@ -32,6 +32,8 @@ OWN = {
     "lxc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "lxc-unprivileged": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
     "nspawn": {"cgroup", "ipc", "mnt", "pid", "uts"},
+    "podman": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
+    "podman-rootless": {"ipc", "mnt", "net", "pid", "user", "uts"} | CGROUP,
 }
 """The namespaces that each runtime makes."""
 
@@ -103,7 +105,7 @@ def test_root_inside_is_who_the_id_map_says(runtime: Runtime, root: Root):
     assert runtime.exec("web", ["id", "-u"]).stdout == "0\n"
     outside = runtime.id_map()[0][1] if runtime.id_map() else 0
     assert os.stat(f"/proc/{pid}").st_uid == outside
-    assert (outside >= 100000) == (runtime.name == "lxc-unprivileged")
+    assert (outside != 0) == ("user" in OWN[runtime.name])
 
 
 def test_a_name_that_is_taken_is_refused_and_a_stopped_one_is_started_again(runtime: Runtime, root: Root):
@@ -199,7 +201,10 @@ def killer(state: Path, program: str, over: threading.Event) -> None:
                 continue
 
 
-TOOLS = [("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("nspawn", "systemd-nspawn")]
+TOOLS = [
+    ("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("nspawn", "systemd-nspawn"),
+    ("podman", "podman"), ("podman-rootless", "podman"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "program"), TOOLS)

@@ -1,0 +1,299 @@
+"""Podman: no daemon, a conmon for each container; as root, and as a user who is root inside.
+
+The labs' containers have a store, locks and a configuration of their own: what other podmans of the machine keep is read at most.
+See: podman-run(1), containers.conf(5), conmon(8)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from labkit import ledger, trace
+from labkit.errors import LabError, UnsupportedError
+from labkit.host import account, containers
+from labkit.host.account import IdMap
+from labkit.host.measures import Machine
+from labkit.host.services.mirrors import containers_conf
+from labkit.kernel import commands, mounts, processes, rooted, syscalls, trees
+from labkit.kernel.cgroups import hierarchies, members, subtree
+from labkit.kernel.cgroups.delegation import homes
+from labkit.kernel.commands import Completed, run
+from labkit.kernel.processes import ending
+from labkit.runtimes import ours
+from labkit.runtimes.container import Container, State, pick, running
+
+_KINDS = {"podman": "podman container", "podman-rootless": "podman-rootless container"}
+_STATES: Mapping[str, State] = {"created": "created", "initialized": "created", "running": "running", "paused": "paused"}
+_STARTERS = ("runc", "crun", "exe", "conmon")  # runc runs a copy of itself from memory, "/proc/self/exe" by name
+_EVERYBODYS = Path("/var/lib/containers/storage")
+_PATIENCE = 30.0
+
+
+class Podman:
+    """Podman as root: root inside is root outside, with fewer capabilities."""
+
+    name = "podman"
+
+    def available(self) -> str | None:
+        """Return None where podman is installed."""
+        return None if shutil.which("podman") else "no command podman in PATH"
+
+    def version(self) -> str:
+        """Return its version."""
+        return run(["podman", "--version"]).stdout.split()[-1]
+
+    def id_map(self) -> IdMap:
+        """Return an empty map: ids are the host's."""
+        return ()
+
+    def store(self) -> Path:
+        """Return the directory of the lab's containers: storage and configuration."""
+        return ledger.state() / self.name / subtree()
+
+    def session(self) -> Path:
+        """Return what its containers have until the machine is started anew; podman takes no path of more than 50 letters for it."""
+        return _session(self.store())
+
+    def list(self) -> tuple[Container, ...]:
+        """Return the labs' containers, and those that podman keeps for everybody.
+
+        Shell:
+            podman ps --all
+        """
+        kind = _KINDS[self.name]
+        return (*(ours.record(kind, entry) for entry in ours.entries(kind).values()), *self._others())
+
+    def start(self, rootfs: Path, argv: Sequence[str], name: str) -> Container:
+        """Run a program as first process of a container whose root is the directory itself, with loopback alone.
+
+        Shell:
+            podman run --detach --name NAME --network none --rootfs ROOTFS PROGRAM
+        """
+        self._must_be_available()
+        real = rooted.must_be_directory(rootfs, argv)
+        homes()
+        place = f"{subtree()}/{self._place(name)}"
+        with ours.making(_KINDS[self.name], name, self.list(), rootfs=str(real), store=str(self.store()), cgroup=place) as entry:
+            self._prepare(real, name)
+            parent = self._parent(place)
+            how = ["--detach", "--replace", "--name", name, "--network", "none", *parent, "--rootfs"]
+            done = self._run(self.store(), name, "run", *how, str(real), *argv, check=True)
+            self._note(entry, done.stdout.split()[-1])
+        return ours.record(_KINDS[self.name], entry)
+
+    def exec(self, name: str, argv: Sequence[str]) -> Completed:
+        """Run a program in a running container.
+
+        Shell:
+            podman exec NAME PROGRAM
+        """
+        container = pick(self.list(), name, self.name)
+        rooted.program(Path(f"/proc/{running(container)}/root"), argv[0])
+        if container.ours:
+            return self._run(Path(ours.entries(_KINDS[self.name])[name].key["store"]), name, "exec", name, *argv)
+        return processes.run(["podman", "exec", name, *argv], env=rooted.ENVIRONMENT, cwd="/", on_error=lambda _: None)
+
+    def stop(self, name: str, timeout: float = 10.0) -> None:
+        """Ask the first process to end, and kill what is left after `timeout`.
+
+        Shell:
+            podman stop --time SECONDS NAME
+        """
+        entry = ours.entry(_KINDS[self.name], name, self.list())
+        if ours.process_of(entry, "init") and ours.process_of(entry, "supervisor"):
+            self._run(Path(entry.key["store"]), name, "stop", "--time", str(math.ceil(timeout)), name, check=True)
+        _finish(entry)
+
+    def remove(self, name: str) -> None:
+        """Forget a stopped container.
+
+        Shell:
+            podman rm NAME
+        """
+        entry = ours.entry(_KINDS[self.name], name, self.list())
+        ours.must_be_stopped(ours.record(_KINDS[self.name], entry))
+        ledger.undo_one(entry)
+
+    def forget(self, entry: ledger.Entry) -> None:
+        """Let podman forget a container of the ledger, and end what is left of it."""
+        name, store = entry.key["name"], Path(entry.key["store"])
+        if shutil.which("podman") and (store / "containers.conf").exists():
+            with trace.silent(), _as_owner(entry):
+                self._run(store, name, "rm", "--force", "--ignore", "--time", "0", name, timeout=_PATIENCE)
+        _finish(entry)
+        _forget_dead(store, entry)
+
+    def _others(self) -> tuple[Container, ...]:
+        """Ask the podman of everybody, where there is one: without a store it would make one."""
+        if self.available() or not any((_EVERYBODYS / file).exists() for file in ("libpod/bolt_state.db", "db.sql")):
+            return ()
+        said = run(["podman", "ps", "--all", "--format", "json"], env=rooted.ENVIRONMENT, check=False).stdout
+        with suppress(ValueError):
+            return tuple(
+                Container(self.name, one["Names"][0], _STATES.get(one["State"], "stopped"), one["Pid"] or None) for one in json.loads(said)
+            )
+        return ()
+
+    def _must_be_available(self) -> None:
+        if self.available():
+            raise commands.missing("podman")
+
+    def _prepare(self, rootfs: Path, name: str) -> None:  # noqa: ARG002 - a user must be able to run it
+        """Make the store, with the configuration that this machine needs: housekeeping, kept out of the trace."""
+        with trace.silent():
+            for directory in (self.store(), self.session()):
+                trees.make_tree(directory).chmod(0o700 if directory == self.session() else 0o755)
+        (self.store() / "containers.conf").write_text(f'{containers_conf()}lock_type = "file"\n')
+
+    def _place(self, name: str) -> str:
+        """Return the cgroup of a container, below the lab's part."""
+        return f"{self.name}.{name}"
+
+    def _parent(self, place: str) -> tuple[str, ...]:
+        return (f"--cgroup-parent=/{place}",)
+
+    def _cgroups(self, name: str) -> Sequence[Path]:
+        """Return the cgroups of podman itself and of conmon, made."""
+        found = account.delegable(f"{self._place(name)}/run")
+        for directory in found:
+            directory.mkdir(parents=True, exist_ok=True)
+        return found
+
+    def _environment(self, store: Path) -> dict[str, str]:
+        return {**rooted.ENVIRONMENT, "HOME": str(store), "CONTAINERS_CONF": str(store / "containers.conf")}
+
+    def _typed(self, argv: Sequence[str]) -> Sequence[str]:
+        return argv
+
+    def _run(self, store: Path, name: str, *words: str, **options: Any) -> Completed:
+        """Run podman on the store of the labs, in the cgroup of a container."""
+        own = ["--root", f"{store}/storage", "--runroot", f"{_session(store)}/run", "--tmpdir", f"{_session(store)}/libpod"]
+        argv = self._typed(["podman", *own, "--cgroup-manager=cgroupfs", "--events-backend=file", *words])
+        keep: dict[str, Any] = {"env": self._environment(store), "cwd": "/", "on_error": lambda _: None, **options}
+        return processes.run(argv, cgroups=self._cgroups(name), **keep)
+
+    def _note(self, entry: ledger.Entry, identifier: str) -> None:
+        """Note the first process and its conmon, once the program runs; one that has ended already has neither."""
+        name, store = entry.key["name"], Path(entry.key["store"])
+        with trace.silent():
+            said = self._run(store, name, "container", "inspect", "--format", "{{.State.Pid}} {{.State.ConmonPid}}", identifier, check=True)
+        pid, conmon = map(int, said.stdout.split())
+        init, monitor = (ending.known(number) if number else None for number in (pid, conmon))
+        if init and ours.wait_until_it_runs(init, _STARTERS):
+            watches = monitor and members.read(f"/proc/{monitor.pid}/comm").strip() == "conmon"
+            entry.identity.update(init=init, supervisor=monitor if watches else None)
+
+
+class PodmanRootless(Podman):
+    """Podman as a user: root inside is that user outside, the others are its subordinate ids."""
+
+    name = "podman-rootless"
+
+    def available(self) -> str | None:
+        """Return None where podman is installed and the labs' user has ids to map."""
+        try:
+            account.find().id_map()
+        except UnsupportedError as error:
+            return f"{error.needs}: {error.found}"
+        return super().available() or (None if shutil.which("newuidmap") else "no command newuidmap in PATH")
+
+    def id_map(self) -> IdMap:
+        """Return podman's map: the user itself, then its subordinate ids."""
+        student = account.find()
+        ((_, first, count),) = student.id_map()
+        return ((0, student.uid, 1), (1, first, count))
+
+    def _others(self) -> tuple[Container, ...]:
+        """Return nothing: to ask the podman of another user would start a process of that user."""
+        return ()
+
+    def _must_be_available(self) -> None:
+        if why := self.available():
+            raise LabError(f"{self.name} cannot be used here", cause=why, remedy="make lab")
+
+    def _prepare(self, rootfs: Path, name: str) -> None:
+        student = account.find()
+        for fault in containers.faults_of(student, Machine(), (rootfs,), self._cgroups(name)):
+            raise LabError(f"{student.name} cannot run {rootfs}", cause=fault.cause, remedy=fault.remedy)
+        if rootfs.stat().st_uid != student.uid:
+            cause = f"{rootfs} belongs to {rootfs.stat().st_uid}, and root inside will be {student.uid}"
+            raise LabError(f"{student.name} cannot run {rootfs}", cause=cause, remedy="unpack it with the runtime's id_map()")
+        super()._prepare(rootfs, name)
+        for path in (self.store(), self.session()):
+            os.chown(path, student.uid, student.gid)
+
+    def _parent(self, place: str) -> tuple[str, ...]:
+        """Return the cgroup where a user may be given one with controllers; else the runtime stays in podman's own."""
+        return super()._parent(place) if hierarchies().mode == "v2" else ()
+
+    def _cgroups(self, name: str) -> Sequence[Path]:
+        student = account.find()
+        account.delegate(student, self._place(name))
+        return account.delegate(student, f"{self._place(name)}/run")
+
+    def _environment(self, store: Path) -> dict[str, str]:
+        session = {"HOME": str(store), "XDG_RUNTIME_DIR": str(_session(store)), "CONTAINERS_CONF": f"{store}/containers.conf"}
+        return {**account.find().environment(), **session}
+
+    def _typed(self, argv: Sequence[str]) -> Sequence[str]:
+        return account.find().typed(argv)
+
+
+@contextmanager
+def _as_owner(entry: ledger.Entry) -> Iterator[None]:
+    """Work in the lab's part of the hierarchies in which a container was made."""
+    before = ledger.owner()
+    ledger.own(entry.owner)
+    try:
+        yield
+    finally:
+        ledger.own(before)
+
+
+def _session(store: Path) -> Path:
+    return Path(f"/run/labkit-podman-{hashlib.sha256(os.fsencode(store)).hexdigest()[:8]}")
+
+
+def _finish(entry: ledger.Entry) -> None:
+    """Let the conmon of a container that has ended go, kill what is left, and remove its cgroups."""
+    conmon = ours.process_of(entry, "supervisor")
+    if conmon and not ours.process_of(entry, "init"):
+        ours.terminate(conmon, 5, 0)
+    ours.end(entry)
+
+
+def _forget_dead(store: Path, entry: ledger.Entry) -> None:
+    """Remove what podman cannot find any more of containers that are not there: the runtime's state, and mounts in the store."""
+    if any(other.key["store"] == str(store) and other.id != entry.id for other in ours.entries(entry.kind).values()):
+        return
+    for identifier in _ids(store):
+        for runtime in ("runc", "crun"):
+            if (Path("/run") / runtime / identifier).is_dir() and shutil.which(runtime):
+                run([runtime, "delete", "--force", identifier], check=False, timeout=_PATIENCE)
+    for mount in reversed(mounts.at_or_below(store)):
+        with suppress(OSError):
+            syscalls.umount2(mount.mountpoint, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+
+
+def _ids(store: Path) -> Iterator[str]:
+    """Yield the containers whose directories are in the store."""
+    for directory in store.glob("storage/*-containers/*/userdata"):
+        yield directory.parent.name
+
+
+@ledger.undoes("podman container")
+def _undo(entry: ledger.Entry) -> None:
+    Podman().forget(entry)
+
+
+@ledger.undoes("podman-rootless container")
+def _undo_rootless(entry: ledger.Entry) -> None:
+    PodmanRootless().forget(entry)
