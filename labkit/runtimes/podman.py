@@ -80,9 +80,10 @@ class Podman:
         self._must_be_available()
         real = rooted.must_be_directory(rootfs, argv)
         homes()
+        self._make_store()  # it goes after the containers in it: the latest that was made goes first
         place = f"{subtree()}/{self._place(name)}"
         with ours.making(_KINDS[self.name], name, self.list(), rootfs=str(real), store=str(self.store()), cgroup=place) as entry:
-            self._prepare(real, name)
+            self._must_be_able(real, name)
             parent = self._parent(place)
             how = ["--detach", "--replace", "--name", name, "--network", "none", *parent, "--rootfs"]
             done = self._run(self.store(), name, "run", *how, str(real), *argv, check=True)
@@ -146,7 +147,10 @@ class Podman:
         if self.available():
             raise commands.missing("podman")
 
-    def _prepare(self, rootfs: Path, name: str) -> None:  # noqa: ARG002 - a user must be able to run it
+    def _must_be_able(self, rootfs: Path, name: str) -> None:
+        """Refuse a root directory that cannot be run: root can run any."""
+
+    def _make_store(self) -> None:
         """Make the store, with the configuration that this machine needs: housekeeping, kept out of the trace."""
         with trace.silent():
             for directory in (self.store(), self.session()):
@@ -219,14 +223,17 @@ class PodmanRootless(Podman):
         if why := self.available():
             raise LabError(f"{self.name} cannot be used here", cause=why, remedy="make lab")
 
-    def _prepare(self, rootfs: Path, name: str) -> None:
+    def _must_be_able(self, rootfs: Path, name: str) -> None:
         student = account.find()
         for fault in containers.faults_of(student, Machine(), (rootfs,), self._cgroups(name)):
             raise LabError(f"{student.name} cannot run {rootfs}", cause=fault.cause, remedy=fault.remedy)
         if rootfs.stat().st_uid != student.uid:
             cause = f"{rootfs} belongs to {rootfs.stat().st_uid}, and root inside will be {student.uid}"
             raise LabError(f"{student.name} cannot run {rootfs}", cause=cause, remedy="unpack it with the runtime's id_map()")
-        super()._prepare(rootfs, name)
+
+    def _make_store(self) -> None:
+        super()._make_store()
+        student = account.find()
         for path in (self.store(), self.session()):
             os.chown(path, student.uid, student.gid)
 
@@ -276,8 +283,10 @@ def _forget_dead(store: Path, entry: ledger.Entry) -> None:
         return
     for identifier in _ids(store):
         for runtime in ("runc", "crun"):
-            if (Path("/run") / runtime / identifier).is_dir() and shutil.which(runtime):
+            state = Path("/run") / runtime / identifier
+            if state.is_dir() and shutil.which(runtime):
                 run([runtime, "delete", "--force", identifier], check=False, timeout=_PATIENCE)
+                shutil.rmtree(state, ignore_errors=True)  # of one that was killed before it had written anything down
     for mount in reversed(mounts.at_or_below(store)):
         with suppress(OSError):
             syscalls.umount2(mount.mountpoint, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)

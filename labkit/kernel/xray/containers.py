@@ -14,6 +14,8 @@ _ID = r"[0-9a-f]{64}"
 _CGROUPS = (
     re.compile(rf"/(?:docker|libpod|crio|cri-containerd|nerdctl|buildah)-({_ID})\.scope(?:/|$)"),
     re.compile(rf"/(?:docker|libpod|kubepods[^/]*|garden|machine\.slice)(?:/[^/]+)*/(?:libpod-)?({_ID})(?:/|$)"),
+    re.compile(rf"/lab-[^/]+/(?:docker|podman|podman-rootless)\.([^/]+)/(?:run/)?(?:libpod-)?{_ID}(?:/|$)"),
+    re.compile(rf"/lab-[^/]+/(?:docker|podman|podman-rootless)\.[^/]+/(?:run/)?(?:libpod-)?({_ID})(?:/|$)"),
     re.compile(r"/lxc\.payload\.([^/]+)"),
     re.compile(r"/lxc/([^/]+)"),
     re.compile(r"/machine\.slice/machine-([^/]+)\.scope"),
