@@ -37,9 +37,9 @@ def docker(services: Places) -> Iterator[Callable[..., str]]:
 
 def test_what_others_made_of_our_image_is_listed_and_stays(docker: Callable[..., str], root: Root):
     runtime = runtimes.find("docker")
-    runtime.start(root(runtime), LOOP, "web")
+    runtime.start(root(runtime), LOOP, "labkit-web")
     images = docker("images", "--quiet", "labkit-rootfs").split()
-    docker("commit", "web", "labkit-canary")  # it inherits the label by which a container of ours is known
+    docker("commit", "labkit-web", "labkit-canary")  # it inherits the label by which a container of ours is known
     parent = [f"--cgroup-parent=/{subtree()}"] if docker("info", "--format", "{{.CgroupDriver}}") == "cgroupfs\n" else []
     docker("run", "--detach", "--network", "none", *parent, "--name", "labkit-canary", "labkit-canary", "sleep", "300")
     assert ("labkit-canary", "running", False) in [(one.name, one.state, one.ours) for one in runtime.list()]
@@ -48,8 +48,8 @@ def test_what_others_made_of_our_image_is_listed_and_stays(docker: Callable[...,
             verb("labkit-canary")
     with pytest.raises(LabError, match="docker:labkit-canary is there already; cause: its state is running, and no lab made it"):
         runtime.start(root(runtime), LOOP, "labkit-canary")
-    runtime.stop("web")
-    runtime.remove("web")
+    runtime.stop("labkit-web")
+    runtime.remove("labkit-web")
     assert len(images) == 1
     assert docker("images", "--quiet", "labkit-rootfs") == ""
     assert docker("inspect", "--format", "{{.State.Status}}", "labkit-canary") == "running\n"
@@ -57,11 +57,11 @@ def test_what_others_made_of_our_image_is_listed_and_stays(docker: Callable[...,
 
 def test_a_container_that_was_removed_by_hand_is_no_trouble(docker: Callable[..., str], root: Root):
     runtime = runtimes.find("docker")
-    runtime.start(root(runtime), LOOP, "web")
-    docker("rm", "--force", "web")
-    assert "web" not in [container.name for container in runtime.list()]
-    runtime.stop("web")
-    runtime.remove("web")
+    runtime.start(root(runtime), LOOP, "labkit-web")
+    docker("rm", "--force", "labkit-web")
+    assert "labkit-web" not in [container.name for container in runtime.list()]
+    runtime.stop("labkit-web")
+    runtime.remove("labkit-web")
     assert docker("images", "--quiet", "labkit-rootfs") == ""
 
 
@@ -73,7 +73,7 @@ def test_a_daemon_that_is_not_there_is_said_with_its_remedy(services: Places, ro
     assert runtime.available() == "/run/no-docker.sock: No such file or directory"
     assert runtime.list() == ()
     with pytest.raises(LabError, match=r"docker does not answer; cause: /run/no-docker\.sock: No such.*; remedy: labkit up docker"):
-        runtime.start(place, LOOP, "web")
+        runtime.start(place, LOOP, "labkit-web")
     assert ledger.live() == []
 
 
@@ -92,17 +92,17 @@ def test_two_containers_of_a_store_do_not_disturb_each_other(name: str, root: Ro
 def test_a_user_s_root_is_mapped_to_that_user_and_the_others_to_its_subordinate_ids(root: Root):
     runtime = runtimes.find("podman-rootless")
     (inside, outside, count), rest = runtime.id_map()
-    started = runtime.start(root(runtime), LOOP, "web")
+    started = runtime.start(root(runtime), LOOP, "labkit-web")
     lines = [tuple(map(int, line.split())) for line in Path(f"/proc/{started.pid}/uid_map").read_text().splitlines()]
     assert lines == [(inside, outside, count), rest]
     assert os.stat(f"/proc/{started.pid}").st_uid == outside
-    runtime.stop("web")
-    runtime.remove("web")
+    runtime.stop("labkit-web")
+    runtime.remove("labkit-web")
 
 
 def test_the_store_goes_with_the_lab(root: Root):
     runtime = runtimes.find("podman")
-    runtime.start(root(runtime), LOOP, "web")
+    runtime.start(root(runtime), LOOP, "labkit-web")
     session = runtime.session()
     assert session.is_dir()
     ledger.undo()
