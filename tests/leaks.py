@@ -28,6 +28,9 @@ SYSTEMD_CGROUP = re.compile(r"\.(slice|scope|service|mount|socket|swap)$")
 LAB_HOME = re.compile(r"/lab(-[^/]+)?(/processes)?$")
 """The lab's own directories stay until `ledger.undo`: empty, they are no leak."""
 
+BRIDGES_OF_ENGINES = re.compile(r"\bfe80::.*\b(docker0|cni0)\b|\b(docker0|cni0)\b.*\bfe80::")
+"""The kernel gives a bridge a link-local address with its first port, and it stays with the bridge, which is its engine's."""
+
 LAUNCHER = "labkit/kernel/processes/launcher.py"
 
 State = dict[str, Counter[str]]
@@ -106,7 +109,8 @@ def _mounts() -> Iterator[str]:
 
 def _lines(*argv: str) -> list[str]:
     lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [re.sub(r"(valid_lft|preferred_lft|expires) \S+| linkdown\b", "", line) for line in lines]
+    watched = (line for line in lines if not BRIDGES_OF_ENGINES.search(line))
+    return [re.sub(r"(valid_lft|preferred_lft|expires) \S+| linkdown\b", "", line) for line in watched]
 
 
 def _hierarchies() -> Iterator[str]:
