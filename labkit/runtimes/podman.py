@@ -126,11 +126,12 @@ class Podman:
     def forget(self, entry: ledger.Entry) -> None:
         """Let podman forget a container of the ledger, and end what is left of it."""
         name, store = entry.key["name"], Path(entry.key["store"])
+        there = _ids(store)  # podman forgets them; the runtime, killed with it in the middle, may not
         if shutil.which("podman") and (store / "containers.conf").exists():
             with trace.silent(), _as_owner(entry):
                 self._run(store, name, "rm", "--force", "--ignore", "--time", "0", name, timeout=_PATIENCE)
         _finish(entry)
-        _forget_dead(store, entry)
+        _forget_dead(store, there, [other for other in ours.entries(entry.kind).values() if other.id != entry.id])
 
     def _others(self) -> tuple[Container, ...]:
         """Ask the podman of everybody, where there is one: without a store it would make one."""
@@ -187,6 +188,7 @@ class Podman:
     def _note(self, entry: ledger.Entry, identifier: str) -> None:
         """Note the first process and its conmon, once the program runs; one that has ended already has neither."""
         name, store = entry.key["name"], Path(entry.key["store"])
+        entry.identity.update(id=identifier)
         with trace.silent():
             said = self._run(store, name, "container", "inspect", "--format", "{{.State.Pid}} {{.State.ConmonPid}}", identifier, check=True)
         pid, conmon = map(int, said.stdout.split())
@@ -277,25 +279,26 @@ def _finish(entry: ledger.Entry) -> None:
     ours.end(entry)
 
 
-def _forget_dead(store: Path, entry: ledger.Entry) -> None:
-    """Remove what podman cannot find any more of containers that are not there: the runtime's state, and mounts in the store."""
-    if any(other.key["store"] == str(store) and other.id != entry.id for other in ours.entries(entry.kind).values()):
-        return
-    for identifier in _ids(store):
-        for runtime in ("runc", "crun"):
-            state = Path("/run") / runtime / identifier
-            if state.is_dir() and shutil.which(runtime):
-                run([runtime, "delete", "--force", identifier], check=False, timeout=_PATIENCE)
-                shutil.rmtree(state, ignore_errors=True)  # of one that was killed before it had written anything down
+def _forget_dead(store: Path, there: set[str], others: Sequence[ledger.Entry]) -> None:
+    """Remove what stays of a container that was killed in the middle: the runtime's state, and mounts in the store."""
+    beside = [other.identity.get("id") for other in others if other.key["store"] == str(store)]
+    if None in beside:
+        return  # one that is being made now: it cannot be told from a dead one
+    dead = (there | _ids(store)).difference(beside)
+    for identifier, runtime in ((identifier, runtime) for identifier in dead for runtime in ("runc", "crun")):
+        state = Path("/run") / runtime / identifier
+        if state.is_dir() and shutil.which(runtime):
+            run([runtime, "delete", "--force", identifier], check=False, timeout=_PATIENCE)
+            shutil.rmtree(state, ignore_errors=True)  # of one that had not written anything down yet
     for mount in reversed(mounts.at_or_below(store)):
-        with suppress(OSError):
-            syscalls.umount2(mount.mountpoint, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+        if dead.intersection(Path(mount.mountpoint).parts):
+            with suppress(OSError):
+                syscalls.umount2(mount.mountpoint, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
 
 
-def _ids(store: Path) -> Iterator[str]:
-    """Yield the containers whose directories are in the store."""
-    for directory in store.glob("storage/*-containers/*/userdata"):
-        yield directory.parent.name
+def _ids(store: Path) -> set[str]:
+    """Return the containers whose directories are in the store."""
+    return {directory.parent.name for directory in store.glob("storage/*-containers/*/userdata")}
 
 
 @ledger.undoes("podman container")
