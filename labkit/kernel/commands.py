@@ -32,6 +32,7 @@ PACKAGES = {
     "nft": "nftables",
     "nsenter": "util-linux",
     "ping": "iputils-ping",
+    "runc": "runc",
     "systemd-nspawn": "systemd-container",
     "tcpdump": "tcpdump",
     "unionfs": "unionfs-fuse",

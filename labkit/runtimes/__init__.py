@@ -19,6 +19,8 @@ _PLACES = {
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
     "nspawn": ("nspawn", "Nspawn"),
+    "runc": ("oci", "Runc"),
+    "crun": ("oci", "Crun"),
 }
 """Name to the module and the class in it."""
 

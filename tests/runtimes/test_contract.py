@@ -32,6 +32,8 @@ OWN = {
     "lxc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "lxc-unprivileged": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
     "nspawn": {"cgroup", "ipc", "mnt", "pid", "uts"},
+    "runc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
+    "crun": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
 }
 """The namespaces that each runtime makes."""
 
@@ -199,7 +201,14 @@ def killer(state: Path, program: str, over: threading.Event) -> None:
                 continue
 
 
-TOOLS = [("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("nspawn", "systemd-nspawn")]
+TOOLS = [
+    ("crun", "crun"),
+    ("docker", "docker"),
+    ("lxc", "lxc-start"),
+    ("lxc-unprivileged", "lxc-start"),
+    ("nspawn", "systemd-nspawn"),
+    ("runc", "runc"),
+]
 
 
 @pytest.mark.parametrize(("name", "program"), TOOLS)
