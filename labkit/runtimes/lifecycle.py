@@ -201,11 +201,13 @@ class Lifecycle:
     def delete(self, name: str) -> None:
         """Forget a stopped container, with what the runtime made for it; bundle and root file system stay.
 
+        runc and crun also take one that is only created, and end it.
+
         Shell:
             runc delete NAME
 
         Raises:
-            CommandError: it is not stopped: the specification asks for an error then.
+            CommandError: it runs: the specification asks for an error then.
         """
         entry = self._entry(name)
         self._do("delete", name)
