@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from labkit.errors import LabError
+from labkit.errors import LabError, SpecificationError
 
 CONFIG = "config.json"
 _SPELT = {"container_id": "containerID", "host_id": "hostID"}
@@ -172,12 +172,12 @@ class Config:
         """Return the configuration that a JSON object describes.
 
         Raises:
-            LabError: it breaks the specification; the first field that does, with the clause.
+            SpecificationError: the first field that breaks the specification, with the clause.
         """
         from labkit.runtimes import conformance
 
         for problem in conformance.validate(record):
-            raise LabError(f"{problem.field}: {problem.message}", cause=f"runtime-spec {problem.clause}")
+            raise SpecificationError(problem)
         parsed: Config = _parsed(cls, record)
         return parsed
 

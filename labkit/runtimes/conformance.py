@@ -8,34 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from labkit.errors import Problem
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
 _TYPES = {"object": "an object", "array": "an array", "string": "a string", "integer": "an integer", "boolean": "true or false"}
 _BOUNDS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "greater than"}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One field that breaks the specification.
-
-    Attributes:
-        field: where it is, such as `process.cwd` or `mounts[1].destination`.
-        message: what is wrong with it.
-        clause: what it breaks: document, section, and what is asked for there.
-    """
-
-    field: str
-    message: str
-    clause: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.message} ({self.clause})"
 
 
 def validate(record: Mapping[str, Any], bundle: Path | None = None) -> tuple[Problem, ...]:
@@ -99,14 +82,14 @@ def _clause(path: Sequence[str | int]) -> str:
             break
         clause = below.get("$comment", clause)
         schema = _schema()["$defs"][below["$ref"].rpartition("/")[2]] if "$ref" in below else below
-    return clause
+    return f"runtime-spec {clause}"
 
 
 def _twice(record: Mapping[str, Any]) -> Iterator[Problem]:
     """Find what may stand only once."""
     lists = {
-        "process.rlimits": (record.get("process", {}).get("rlimits", ()), "config.md, POSIX process: rlimits"),
-        "linux.namespaces": (record.get("linux", {}).get("namespaces", ()), "config-linux.md, Namespaces: namespaces"),
+        "process.rlimits": (record.get("process", {}).get("rlimits", ()), "runtime-spec config.md, POSIX process: rlimits"),
+        "linux.namespaces": (record.get("linux", {}).get("namespaces", ()), "runtime-spec config-linux.md, Namespaces: namespaces"),
     }
     for field, (entries, where) in lists.items():
         types = [entry["type"] for entry in entries]
@@ -130,7 +113,7 @@ def _halves(record: Mapping[str, Any]) -> Iterator[Problem]:
     for number, mount in enumerate(record.get("mounts", ())):
         for there, other in (("uidMappings", "gidMappings"), ("gidMappings", "uidMappings")):
             if mount.get(there) and not mount.get(other):
-                clause = f"config.md, POSIX-platform Mounts: {there} MUST be specified along with {other}"
+                clause = f"runtime-spec config.md, POSIX-platform Mounts: {there} MUST be specified along with {other}"
                 yield Problem(f"mounts[{number}].{other}", "is missing", clause)
 
 
@@ -142,5 +125,5 @@ def _places(record: Mapping[str, Any], bundle: Path) -> Iterator[Problem]:
     for when in ("prestart", "createRuntime", "createContainer", "poststart", "poststop"):
         for number, hook in enumerate(record.get("hooks", {}).get(when, ())):
             if not Path(hook["path"]).is_file():
-                clause = f"config.md, POSIX-platform Hooks: the path of {when} MUST resolve in the runtime namespace"
+                clause = f"runtime-spec config.md, POSIX-platform Hooks: the path of {when} MUST resolve in the runtime namespace"
                 yield Problem(f"hooks.{when}[{number}].path", f"there is no {hook['path']}", clause)

@@ -129,7 +129,7 @@ def test_each_broken_rule_is_named_with_its_field_and_its_clause(field: str, val
         return
     assert problems[0].field == field
     assert message in problems[0].message
-    assert problems[0].clause.startswith("config")
+    assert problems[0].clause.startswith("runtime-spec config")
     assert clause in problems[0].clause
 
 
@@ -137,7 +137,7 @@ def test_several_problems_are_all_named_in_the_order_of_their_fields():
     record = changed("process.cwd", "root")
     del record["root"], record["process"]["user"]["uid"]
     assert [problem.field for problem in validate(record)] == ["process.cwd", "process.user.uid", "root"]
-    assert str(validate(record)[0]).startswith('process.cwd: "root" is not an absolute path (config.md, Process: cwd')
+    assert str(validate(record)[0]).startswith('process.cwd: "root" is not an absolute path (runtime-spec config.md, Process: cwd')
 
 
 def test_what_the_fields_point_to_is_looked_at_where_the_bundle_is_given(tmp_path: Path):
@@ -190,4 +190,4 @@ def test_no_json_is_too_odd_to_be_judged(record: dict[str, object]):
     for problem in validate(record):
         assert problem.field
         assert problem.message
-        assert problem.clause.startswith("config")
+        assert problem.clause.startswith("runtime-spec config")
