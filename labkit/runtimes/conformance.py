@@ -7,7 +7,7 @@ See: runtime-spec config.md, config-linux.md
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,11 @@ def validate(record: Mapping[str, Any], bundle: Path | None = None) -> tuple[Pro
     """
     import jsonschema
 
-    errors = list(jsonschema.Draft202012Validator(_schema()).iter_errors(record))
-    if errors:
-        return tuple(sorted(map(_problem, errors), key=lambda problem: problem.field))
-    found = [*_twice(record), *_devices(record), *_halves(record), *(_places(record, bundle) if bundle else ())]
+    found = [_problem(error) for error in jsonschema.Draft202012Validator(_schema()).iter_errors(record)]
+    broken = [problem.field for problem in found]
+    for section, rule in _RULES.items():
+        if not any(field.startswith(section) or section.startswith(field) for field in broken):
+            found += rule(record, bundle)
     return tuple(sorted(found, key=lambda problem: problem.field))
 
 
@@ -85,21 +86,24 @@ def _clause(path: Sequence[str | int]) -> str:
     return f"runtime-spec {clause}"
 
 
-def _twice(record: Mapping[str, Any]) -> Iterator[Problem]:
+def _rlimits(record: Mapping[str, Any], _: Path | None) -> Iterator[Problem]:
+    return _twice("process.rlimits", record.get("process", {}).get("rlimits", ()), "config.md, POSIX process: rlimits")
+
+
+def _namespaces(record: Mapping[str, Any], _: Path | None) -> Iterator[Problem]:
+    return _twice("linux.namespaces", record.get("linux", {}).get("namespaces", ()), "config-linux.md, Namespaces: namespaces")
+
+
+def _twice(field: str, entries: Sequence[Mapping[str, Any]], where: str) -> Iterator[Problem]:
     """Find what may stand only once."""
-    lists = {
-        "process.rlimits": (record.get("process", {}).get("rlimits", ()), "runtime-spec config.md, POSIX process: rlimits"),
-        "linux.namespaces": (record.get("linux", {}).get("namespaces", ()), "runtime-spec config-linux.md, Namespaces: namespaces"),
-    }
-    for field, (entries, where) in lists.items():
-        types = [entry["type"] for entry in entries]
-        for number, kind in enumerate(types):
-            if kind in types[:number]:
-                clause = f"{where} with two entries of the same type: the runtime MUST generate an error"
-                yield Problem(f"{field}[{number}].type", f"{kind} is there already", clause)
+    types = [entry["type"] for entry in entries]
+    for number, kind in enumerate(types):
+        if kind in types[:number]:
+            clause = f"runtime-spec {where} with two entries of the same type: the runtime MUST generate an error"
+            yield Problem(f"{field}[{number}].type", f"{kind} is there already", clause)
 
 
-def _devices(record: Mapping[str, Any]) -> Iterator[Problem]:
+def _devices(record: Mapping[str, Any], _: Path | None) -> Iterator[Problem]:
     """Find devices without a number."""
     for number, device in enumerate(record.get("linux", {}).get("devices", ())):
         for name in ("major", "minor"):
@@ -108,7 +112,7 @@ def _devices(record: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(_name(path), "is missing", _clause(path))
 
 
-def _halves(record: Mapping[str, Any]) -> Iterator[Problem]:
+def _mounts(record: Mapping[str, Any], _: Path | None) -> Iterator[Problem]:
     """Find mounts that map the one kind of ids and not the other."""
     for number, mount in enumerate(record.get("mounts", ())):
         for there, other in (("uidMappings", "gidMappings"), ("gidMappings", "uidMappings")):
@@ -117,13 +121,28 @@ def _halves(record: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(f"mounts[{number}].{other}", "is missing", clause)
 
 
-def _places(record: Mapping[str, Any], bundle: Path) -> Iterator[Problem]:
-    """Find what is not there on this machine: the root directory, and the hooks that run outside of it."""
-    root = bundle / record["root"]["path"]
-    if not root.is_dir():
+def _root(record: Mapping[str, Any], bundle: Path | None) -> Iterator[Problem]:
+    """Find a root directory that is not there."""
+    root = bundle / record["root"]["path"] if bundle else None
+    if root and not root.is_dir():
         yield Problem("root.path", f"{root} is not a directory" if root.exists() else f"there is no {root}", _clause(["root", "path"]))
-    for when in ("prestart", "createRuntime", "createContainer", "poststart", "poststop"):
+
+
+def _hooks(record: Mapping[str, Any], bundle: Path | None) -> Iterator[Problem]:
+    """Find hooks that are not there, of those whose program lies outside of the container."""
+    for when in ("prestart", "createRuntime", "createContainer", "poststart", "poststop") if bundle else ():
         for number, hook in enumerate(record.get("hooks", {}).get(when, ())):
             if not Path(hook["path"]).is_file():
                 clause = f"runtime-spec config.md, POSIX-platform Hooks: the path of {when} MUST resolve in the runtime namespace"
                 yield Problem(f"hooks.{when}[{number}].path", f"there is no {hook['path']}", clause)
+
+
+_RULES: Mapping[str, Callable[[Mapping[str, Any], Path | None], Iterator[Problem]]] = {
+    "process.rlimits": _rlimits,
+    "linux.namespaces": _namespaces,
+    "linux.devices": _devices,
+    "mounts": _mounts,
+    "root": _root,
+    "hooks": _hooks,
+}
+"""What a schema cannot say: the part of the configuration, and who looks at it where its fields are sound."""

@@ -7,9 +7,11 @@ See: runtime-spec runtime.md, runc(8), crun(1)
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from labkit import ledger, trace
 from labkit.errors import CommandError, LabError, SyscallError
 from labkit.kernel import commands, processes, rooted, trees
 from labkit.kernel.cgroups import controllers, delegation, hierarchies, subtree
-from labkit.kernel.cgroups.hierarchy import Hierarchy
 from labkit.kernel.commands import Completed
 from labkit.kernel.processes import ending
 from labkit.runtimes import bundle as bundles
 from labkit.runtimes import ours
 from labkit.runtimes.container import Container, State, running
 
+_PATIENCE = 10.0  # seconds in which a process that was killed has ended
 _STATES: tuple[State, ...] = ("creating", "created", "running", "paused", "stopped")
 
 
@@ -101,7 +103,7 @@ class Lifecycle:
     @contextmanager
     def making(self, name: str, **key: str) -> Iterator[ledger.Entry]:
         """Write a container down; the block creates it, and what fails there takes back what was made."""
-        self._homes()
+        homes()
         with ours.making(self._kind, name, self.containers(), **key) as entry:
             with trace.silent():
                 trees.make_tree(place(self.program, name))
@@ -118,8 +120,12 @@ class Lifecycle:
         argv = [self.program, "--root", str(self.root), "--log", f"{files}/log", "create", "--bundle", str(bundle), name]
         self.root.mkdir(parents=True, exist_ok=True)
         surroundings = self._surroundings(name, entry.key["cgroup"])
-        process = processes.start(argv, stdout=files / "output", env=rooted.ENVIRONMENT, cwd="/", **surroundings)
+        typed = self._typed("create", "--bundle", str(bundle), name)
+        if surroundings:
+            typed = f'unshare --mount bash -c \'mount -t tmpfs none {self._hidden()}; exec "$0" "$@"\' {typed}'
+        trace.record(f"{typed} < /dev/null > /dev/null 2>&1")
         with trace.silent():
+            process = processes.start(argv, stdout=files / "output", env=rooted.ENVIRONMENT, cwd="/", **surroundings)
             status = process.wait()
             if status != 0:
                 raise CommandError(argv, status, self.said(name) or self.output(name))
@@ -147,6 +153,21 @@ class Lifecycle:
             raise LabError(f"linux.cgroupsPath: {path!r} is not in the lab's part of the cgroups", remedy=f"a path such as {wanted}")
         return path.lstrip("/")
 
+    def example(self, directory: Path, argv: Sequence[str], name: str) -> None:
+        """Write the runtime's example of config.json with a program, without a terminal, and in a cgroup of the lab.
+
+        Shell:
+            runc spec --bundle DIRECTORY; sed -i 's|"sh"|"sleep"|' DIRECTORY/config.json
+        """
+        config = self.spec(directory)
+        process = replace(config.process or bundles.Process(), args=tuple(argv), terminal=False)
+        path = cgroups_path(self.program, name)
+        linux = replace(config.linux or bundles.Linux(), cgroups_path=path)
+        bundles.write(directory, replace(config, process=process, linux=linux))
+        words = ", ".join(json.dumps(word) for word in argv)
+        edits = ('"terminal": true|"terminal": false', f'"sh"|{words}', f'"linux": {{|"linux": {{ "cgroupsPath": "{path}",')
+        trace.record(" ".join(["sed", "-i", *(f"-e {shlex.quote(f's|{edit}|')}" for edit in edits), str(directory / bundles.CONFIG)]))
+
     def state(self, name: str) -> dict[str, Any]:
         """Return the state of a container, as the runtime specification has it: ociVersion, id, status, pid, bundle, ...
 
@@ -172,13 +193,17 @@ class Lifecycle:
             ours.wait_until_it_runs(init, ("", self.program, "exe"))  # runc runs from a sealed copy of itself, which has no name
 
     def kill(self, name: str, signal: str = "TERM") -> None:
-        """Send a signal to the first process of a container.
+        """Send a signal to the first process of a container; the end that KILL brings is waited for.
 
         Shell:
             runc kill NAME TERM
         """
-        self._entry(name)
+        entry = self._entry(name)
         self._do("kill", name, signal)
+        init = ours.process_of(entry, "init")
+        if signal == "KILL" and init:
+            ours.terminate(init, _PATIENCE, 0)
+            trace.record(f'until {self._typed("state", name)} | grep -q \'"status": "stopped"\'; do sleep 0.1; done')
 
     def pause(self, name: str) -> None:
         """Freeze all its processes.
@@ -257,15 +282,6 @@ class Lifecycle:
         commands.run([self.program, "--root", self.root, verb, name, *words], check=check)
         trace.record(self._typed(verb, name, *words))
 
-    def _homes(self) -> None:
-        """Make the lab's part of each hierarchy, and switch on in v2 what the runtime would: then it is in the ledger."""
-        delegation.homes()
-        here = hierarchies()
-        if here.mode == "v2" and here.unified:
-            for controller in here.v2_controllers:
-                with suppress(SyscallError), trace.silent():
-                    controllers.enable_for_lab(here.unified, here.unified / subtree(), [controller])
-
     def _surroundings(self, name: str, cgroup: str) -> dict[str, Any]:
         """Return what the runtime is started in: crun on a hybrid machine sees v1 alone, and in v2 it stays where it is put.
 
@@ -275,16 +291,30 @@ class Lifecycle:
         unified = self._hidden()
         if unified is None or not cgroup:
             return {}
-        instead, group = place(self.program, name) / "unified", unified.path / cgroup
+        instead, group = place(self.program, name) / "unified", unified / cgroup
         for directory in (instead, group):
             directory.mkdir(parents=True, exist_ok=True)
-        return {"new": ("mount",), "binds": ((instead, str(unified.path)),), "cgroups": [group]}
+        return {"new": ("mount",), "binds": ((instead, str(unified)),), "cgroups": [group]}
 
-    def _hidden(self) -> Hierarchy | None:
+    def _hidden(self) -> Path | None:
+        """Return the mount point of v2 where the runtime must not see it."""
         here = hierarchies()
         if not self._refuses_hybrid or here.mode != "hybrid" or not here.v2_controllers:
             return None
-        return next(hierarchy for hierarchy in here.mounted if hierarchy.version == 2 and not hierarchy.own)
+        return here.unified
+
+
+def homes(_: str = "") -> None:
+    """Make the lab's part of each hierarchy, and switch on in v2 what a runtime would: then it is in the ledger.
+
+    What root makes by hand with a runtime is then the lab's, too, if its `cgroupsPath` lies there.
+    """
+    delegation.homes()
+    here = hierarchies()
+    if here.mode == "v2" and here.unified:
+        for controller in here.v2_controllers:
+            with suppress(SyscallError), trace.silent():
+                controllers.enable_for_lab(here.unified, here.unified / subtree(), [controller])
 
 
 def place(program: str, name: str) -> Path:
