@@ -6,6 +6,7 @@ import errno as errno_names
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class LabError(Exception):
@@ -120,3 +121,33 @@ class CheckFailed(LabError):  # noqa: N818  a verdict, named as the lab says it
         super().__init__(f"expected {expected}; measured {measured}", cause=cause, remedy=remedy)
         self.expected = expected
         self.measured = measured
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One field of a document that breaks a specification.
+
+    Attributes:
+        field: where it is, such as `process.cwd` or `manifest.layers[1].digest`.
+        message: what is wrong with it.
+        clause: what it breaks: document of the specification, section where there is one, and what is asked for there.
+    """
+
+    field: str
+    message: str
+    clause: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message} ({self.clause})"
+
+
+class SpecificationError(LabError):
+    """Refuse a document that breaks a specification.
+
+    Args:
+        problem: the field, and the clause that it breaks.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.field}: {problem.message}", cause=problem.clause)
+        self.problem = problem

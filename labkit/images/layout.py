@@ -118,7 +118,7 @@ class Layout:
         """
         if descriptor.size > LARGEST_DOCUMENT:
             raise LabError(f"{descriptor.digest}: {descriptor.size} bytes are no document")
-        self._verify(descriptor)
+        self.check(descriptor)
         return self.blob(descriptor.digest).read_bytes()
 
     def verify(self) -> list[Descriptor]:
@@ -135,10 +135,15 @@ class Layout:
                 manifest = self.manifest(each)
                 yield each
                 for blob in (manifest.config, *manifest.layers):
-                    self._verify(blob)
+                    self.check(blob)
                     yield blob
 
-    def _verify(self, descriptor: Descriptor) -> None:
+    def check(self, descriptor: Descriptor) -> None:
+        """Read one blob and compare it with what points to it.
+
+        Raises:
+            LabError: it is missing, of another size, or other bytes than its name says.
+        """
         path = self.blob(descriptor.digest)
         try:
             with path.open("rb") as file:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.errors import LabError
+from labkit.errors import LabError, Problem, SpecificationError
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -250,8 +250,8 @@ class _Fields:
     def __init__(self, values: Mapping[str, Any], where: str, clause: str) -> None:
         self._values, self._where, self._clause = values, where, clause
 
-    def error(self, name: str, what: str) -> LabError:
-        return LabError(f"{self._where}.{name}: {what}", cause=f"image-spec {self._clause} asks for it")
+    def error(self, name: str, what: str) -> SpecificationError:
+        return SpecificationError(Problem(f"{self._where}.{name}", what, f"image-spec {self._clause} asks for it"))
 
     def schema_version(self) -> None:
         if self._values.get("schemaVersion") != 2:
@@ -315,7 +315,7 @@ def _document(data: bytes, where: str, clause: str) -> _Fields:
     except (ValueError, RecursionError) as error:
         raise LabError(f"{where}: not JSON", cause=str(error)) from error
     if not isinstance(values, dict):
-        raise LabError(f"{where}: must be a JSON object", cause=f"image-spec {clause} asks for it")
+        raise SpecificationError(Problem(where, "must be a JSON object", f"image-spec {clause} asks for it"))
     return _Fields(values, where, clause)
 
 

@@ -16,7 +16,6 @@ from labkit.kernel import commands
 _DOCS = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 
 
-
 @dataclass(frozen=True)
 class Recipe:
     """How a stand-in is made.
@@ -176,7 +175,7 @@ server {
 
 def _nginx(bench: Bench, tree: Path) -> None:
     (below,) = bench.base
-    put = f"cp -a {shlex.quote(str(below))}/. \"$1\""
+    put = f'cp -a {shlex.quote(str(below))}/. "$1"'
     _moved(bench.debian("custom", ("nginx",), "--skip=check/empty", f"--setup-hook={put}"), tree)
     _write(tree, "etc/nginx/conf.d/default.conf", _SITE)
     (tree / "etc/nginx/sites-enabled/default").unlink()

@@ -33,6 +33,7 @@ PACKAGES = {
     "nsenter": "util-linux",
     "ping": "iputils-ping",
     "podman": "podman",
+    "runc": "runc",
     "systemd-nspawn": "systemd-container",
     "tcpdump": "tcpdump",
     "unionfs": "unionfs-fuse",

@@ -21,6 +21,8 @@ _PLACES = {
     "nspawn": ("nspawn", "Nspawn"),
     "podman": ("podman", "Podman"),
     "podman-rootless": ("podman", "PodmanRootless"),
+    "runc": ("oci", "Runc"),
+    "crun": ("oci", "Crun"),
 }
 """Name to the module and the class in it."""
 

@@ -34,6 +34,8 @@ OWN = {
     "nspawn": {"cgroup", "ipc", "mnt", "pid", "uts"},
     "podman": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "podman-rootless": {"ipc", "mnt", "net", "pid", "user", "uts"} | CGROUP,
+    "runc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
+    "crun": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
 }
 """The namespaces that each runtime makes."""
 
@@ -202,9 +204,15 @@ def killer(state: Path, program: str, over: threading.Event) -> None:
 
 
 TOOLS = [
-    ("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("nspawn", "systemd-nspawn"),
-    ("podman", "podman"), ("podman-rootless", "podman"),
-]  # fmt: skip
+    ("crun", "crun"),
+    ("docker", "docker"),
+    ("lxc", "lxc-start"),
+    ("lxc-unprivileged", "lxc-start"),
+    ("nspawn", "systemd-nspawn"),
+    ("podman", "podman"),
+    ("podman-rootless", "podman"),
+    ("runc", "runc"),
+]
 
 
 @pytest.mark.parametrize(("name", "program"), TOOLS)
