@@ -15,6 +15,8 @@ __all__ = ["ALL", "Container", "IdMap", "Runtime", "State", "containers", "find"
 
 _PLACES = {
     "chroot": ("chroot", "Chroot"),
+    "containerd": ("containerd", "Containerd"),
+    "cri": ("cri.runtime", "Cri"),
     "docker": ("docker", "Docker"),
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),

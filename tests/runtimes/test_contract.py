@@ -28,6 +28,8 @@ CGROUP = {"cgroup"} if hierarchies().mode == "v2" else set()
 
 OWN = {
     "chroot": set(),
+    "containerd": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
+    "cri": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "docker": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "lxc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "lxc-unprivileged": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
@@ -35,7 +37,7 @@ OWN = {
 }
 """The namespaces that each runtime makes."""
 
-COPIES = {"docker"}
+COPIES = {"cri", "docker"}
 """Runtimes that run a copy of the root directory, as an image; the others run the directory itself."""
 
 LOOP = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 0.1; done']
@@ -199,7 +201,10 @@ def killer(state: Path, program: str, over: threading.Event) -> None:
                 continue
 
 
-TOOLS = [("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("nspawn", "systemd-nspawn")]
+TOOLS = [
+    ("containerd", "ctr"), ("cri", "ctr"), ("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"),
+    ("nspawn", "systemd-nspawn"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "program"), TOOLS)
