@@ -17,6 +17,7 @@ _PLACES = {
     "chroot": ("chroot", "Chroot"),
     "containerd": ("containerd", "Containerd"),
     "cri": ("cri.runtime", "Cri"),
+    "crio": ("crio", "Crio"),
     "docker": ("docker", "Docker"),
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),

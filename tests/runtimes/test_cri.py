@@ -137,11 +137,11 @@ def test_an_image_that_is_not_there_is_told_in_the_servers_words(client: Client,
     assert client.image("docker.io/library/nosuch:1") is None
     with pytest.raises(CallError, match=r"containerd\.sock: PullImage: \w+: .*library/nosuch"):
         client.pull("docker.io/library/nosuch:1")
-    with pytest.raises(CallError, match="PullImage: .*invalid reference format"):
+    with pytest.raises(CallError, match=r"PullImage: .*invalid reference format"):
         client.pull("Not An Image")
     config = pod(label, tmp_path)
     sandbox = client.run_pod(config)
-    with pytest.raises(CallError, match="CreateContainer: NOT_FOUND: .*library/nosuch"):
+    with pytest.raises(CallError, match=r"CreateContainer: NOT_FOUND: .*library/nosuch"):
         client.create(sandbox, container(label, LOOP, "docker.io/library/nosuch:1"), config)
     assert client.containers(**label) == []
 
@@ -157,15 +157,15 @@ def test_a_container_that_exits_has_its_code_its_reason_and_its_log(client: Clie
     assert (ended["exit_code"], ended["reason"]) == (7, "Error")
     assert int(ended["finished_at"]) >= int(ended["started_at"]) > 0
     assert [line.text for line in logs.read(Path(ended["log_path"]))] == ["x" * 40000, "unfinished"]
-    with pytest.raises(CallError, match="ExecSync: UNKNOWN: .*CONTAINER_EXITED"):
+    with pytest.raises(CallError, match=r"ExecSync: UNKNOWN: .*CONTAINER_EXITED"):
         client.exec(made, ["true"])
 
 
 def test_what_is_not_there_and_what_cannot_be_asked_is_told_by_name(client: Client):
-    with pytest.raises(CallError, match='ContainerStatus: NOT_FOUND: .*"nosuch"') as told:
+    with pytest.raises(CallError, match=r'ContainerStatus: NOT_FOUND: .*"nosuch"') as told:
         client.container("nosuch")
     assert (told.value.call, told.value.code) == ("ContainerStatus", "NOT_FOUND")
-    with pytest.raises(LabError, match='Version: .*no field named "colour"'):
+    with pytest.raises(LabError, match=r'Version: .*no field named "colour"'):
         client.call("Version", colour="green")
 
 

@@ -271,6 +271,10 @@ def _pid(client: Client, identifier: str) -> int | None:
 
 @ledger.undoes("cri container", survives_reboot=True)
 def _undo(entry: ledger.Entry) -> None:
+    undo(entry)
+
+
+def undo(entry: ledger.Entry, *, must_answer: bool = True) -> None:
     """End a container with its pod, and remove its image.
 
     Raises:
@@ -278,14 +282,14 @@ def _undo(entry: ledger.Entry) -> None:
     """
     socket = Path(entry.key["socket"])
     shims.end_clients(str(directory(entry) / "image.tar"))
-    answers = socket.is_socket()
+    answers = socket.is_socket() and (must_answer or why_not_ready(socket) is None)
     if answers:
         with Client(socket) as client:
             _remove(client, entry)
     ours.end(entry)
     if any(known.kind == "tree" and known.key["path"] == str(directory(entry)) for known in ledger.live(ledger.owner())):
         trees.remove_tree(directory(entry))
-    if not answers:
+    if not answers and must_answer:
         raise LabError(f"nobody serves the CRI at {socket}, and {entry.key['name']} is in its database", remedy="labkit up containerd")
 
 
