@@ -185,7 +185,8 @@ def configuration(directory: Path, programs: Mapping[str, str | None], network: 
             "container_exits_dir": f"{directory}/exits", "container_attach_socket_dir": f"{directory}/attach", "hooks_dir": [],
             **{key: there[name] for key, name in (("conmon", "conmon"), ("pinns_path", "pinns")) if name in there},
         },
-        **{f"crio.runtime.runtimes.{name}": {"runtime_path": program, "runtime_type": "oci", "runtime_root": f"{directory}/{name}", **monitor}
+        **{f"crio.runtime.runtimes.{name}": {"runtime_path": program, "runtime_type": "oci", "runtime_root": f"{directory}/{name}",
+                                             **monitor}
            for name, program in handlers.items()},
         "crio.image": {"pause_image": "registry.k8s.io/pause:3.6", "pause_command": "/pause", "image_volumes": "mkdir"},
         "crio.network": {"network_dir": str(network), "plugin_dirs": ["/usr/lib/cni", "/opt/cni/bin"]},
