@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from labkit import ledger, trace
 from labkit.errors import LabError
@@ -78,7 +79,7 @@ class Crio(Cri):
             ledger.undo_one(old)
         with ledger.making(_DAEMON, directory=str(directory())) as entry:
             argv = [program, "--config", str(config), "--config-dir", str(directory() / "crio.conf.d")]
-            settings = {"env": rooted.ENVIRONMENT, "cwd": "/", "stdout": str(directory() / "crio.log")}
+            settings: dict[str, Any] = {"env": rooted.ENVIRONMENT, "cwd": "/", "stdout": str(directory() / "crio.log")}
             process = processes.start(argv, name="crio", shell_line=f"crio --config {config} &", **settings)
             entry.identity.update(init=ending.known(process.pid))
             self._wait(process)
