@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from labkit.errors import LabError
-from labkit.host import containers, measures
+from labkit.host import containers, cri, measures
 from labkit.host.findings import Finding, Report
 from labkit.host.measures import Machine
 from labkit.host.services.table import SERVICES
@@ -73,6 +73,8 @@ CHECKS = (
     Check("disk", "space for what the labs keep", measures.disk),
     Check("services", "what starts services", _starter),
     *(_service(service.name, service.title) for service in SERVICES),
+    Check("cri", "who serves the CRI", cri.cri),
+    Check("crio", "CRI-O", cri.crio),
 )
 """Every check; a lab names those that it needs by their ids."""
 

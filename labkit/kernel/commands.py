@@ -16,6 +16,7 @@ PACKAGES = {
     "bwrap": "bubblewrap",
     "cgexec": "cgroup-tools",
     "crun": "crun",
+    "ctr": "containerd",
     "debootstrap": "debootstrap",
     "docker": "docker.io",
     "docker-registry": "docker-registry",

@@ -15,6 +15,9 @@ __all__ = ["ALL", "Container", "IdMap", "Runtime", "State", "containers", "find"
 
 _PLACES = {
     "chroot": ("chroot", "Chroot"),
+    "containerd": ("containerd", "Containerd"),
+    "cri": ("cri.runtime", "Cri"),
+    "crio": ("crio", "Crio"),
     "docker": ("docker", "Docker"),
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
