@@ -19,6 +19,7 @@ _PLACES = {
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
     "nspawn": ("nspawn", "Nspawn"),
+    "lxd": ("lxd", "Lxd"),
 }
 """Name to the module and the class in it."""
 
