@@ -18,8 +18,8 @@ _PLACES = {
     "docker": ("docker", "Docker"),
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
-    "nspawn": ("nspawn", "Nspawn"),
     "lxd": ("lxd", "Lxd"),
+    "nspawn": ("nspawn", "Nspawn"),
 }
 """Name to the module and the class in it."""
 

@@ -178,8 +178,8 @@ def _end(daemon: Daemon, entry: ledger.Entry) -> None:
         if there["status"] == "Stopped":
             break
         daemon.tell(["lxc", "stop", entry.key["name"], "--force"], check=False)
-        ours.end(entry)
-    ours.end(entry)
+        _end_processes(entry)
+    _end_processes(entry)
 
 
 def _delete(daemon: Daemon, entry: ledger.Entry) -> None:
@@ -208,13 +208,15 @@ def _undo(entry: ledger.Entry) -> None:
     """Delete the container that has our mark, and its image; where LXD is down, end at least what runs."""
     daemon = Daemon(Path(entry.key["lxd"]))
     try:
-        there = lxd_daemon.must_answer(daemon)
-    except LabError:
+        if lxd_daemon.must_answer(daemon):
+            daemon.settle()
+            _end(daemon, entry)
+            _delete(daemon, entry)
+            lxd_images.forget(daemon, entry)
+    finally:
+        _end_processes(entry)
+
+
+def _end_processes(entry: ledger.Entry) -> None:
+    if ledger.of_this_boot(entry):
         ours.end(entry)
-        raise
-    if there:
-        daemon.settle()
-        _end(daemon, entry)
-        _delete(daemon, entry)
-        lxd_images.forget(daemon, entry)
-    ours.end(entry)

@@ -31,11 +31,12 @@ OWN = {
     "docker": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "lxc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "lxc-unprivileged": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
+    "lxd": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
     "nspawn": {"cgroup", "ipc", "mnt", "pid", "uts"},
 }
 """The namespaces that each runtime makes."""
 
-COPIES = {"docker"}
+COPIES = {"docker", "lxd"}
 """Runtimes that run a copy of the root directory, as an image; the others run the directory itself."""
 
 LOOP = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 0.1; done']
@@ -101,9 +102,9 @@ def test_exec_is_where_the_container_is(runtime: Runtime, root: Root):
 def test_root_inside_is_who_the_id_map_says(runtime: Runtime, root: Root):
     pid = runtimes.pid(runtime.start(root(runtime), LOOP, "web"))
     assert runtime.exec("web", ["id", "-u"]).stdout == "0\n"
-    outside = runtime.id_map()[0][1] if runtime.id_map() else 0
-    assert os.stat(f"/proc/{pid}").st_uid == outside
-    assert (outside >= 100000) == (runtime.name == "lxc-unprivileged")
+    outside = os.stat(f"/proc/{pid}").st_uid
+    assert (outside >= 100000) == ("user" in OWN[runtime.name])
+    assert runtime.name in COPIES or outside == (runtime.id_map()[0][1] if runtime.id_map() else 0)
 
 
 def test_a_name_that_is_taken_is_refused_and_a_stopped_one_is_started_again(runtime: Runtime, root: Root):
@@ -199,7 +200,7 @@ def killer(state: Path, program: str, over: threading.Event) -> None:
                 continue
 
 
-TOOLS = [("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("nspawn", "systemd-nspawn")]
+TOOLS = [("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("lxd", "lxc"), ("nspawn", "systemd-nspawn")]
 
 
 @pytest.mark.parametrize(("name", "program"), TOOLS)
