@@ -26,6 +26,7 @@ PACKAGES = {
     "ifconfig": "net-tools",
     "ip": "iproute2",
     "lscgroup": "cgroup-tools",
+    "lxc": "lxd",
     "lxc-start": "lxc",
     "lsns": "util-linux",
     "mergerfs": "mergerfs",

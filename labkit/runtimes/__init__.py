@@ -21,6 +21,7 @@ _PLACES = {
     "docker": ("docker", "Docker"),
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
+    "lxd": ("lxd", "Lxd"),
     "nspawn": ("nspawn", "Nspawn"),
     "podman": ("podman", "Podman"),
     "podman-rootless": ("podman", "PodmanRootless"),

@@ -34,6 +34,7 @@ OWN = {
     "docker": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "lxc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "lxc-unprivileged": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
+    "lxd": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
     "nspawn": {"cgroup", "ipc", "mnt", "pid", "uts"},
     "podman": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "podman-rootless": {"ipc", "mnt", "net", "pid", "user", "uts"} | CGROUP,
@@ -43,6 +44,7 @@ OWN = {
 """The namespaces that each runtime makes."""
 
 COPIES = {"cri", "crio", "docker"}
+COPIES = {"docker", "lxd"}
 """Runtimes that run a copy of the root directory, as an image; the others run the directory itself."""
 
 MAY_BE_ABSENT = {"crio"}
@@ -116,6 +118,9 @@ def test_root_inside_is_who_the_id_map_says(runtime: Runtime, root: Root):
     outside = runtime.id_map()[0][1] if runtime.id_map() else 0
     assert os.stat(f"/proc/{pid}").st_uid == outside
     assert (outside != 0) == ("user" in OWN[runtime.name])
+    outside = os.stat(f"/proc/{pid}").st_uid
+    assert (outside >= 100000) == ("user" in OWN[runtime.name])
+    assert runtime.name in COPIES or outside == (runtime.id_map()[0][1] if runtime.id_map() else 0)
 
 
 def test_a_name_that_is_taken_is_refused_and_a_stopped_one_is_started_again(runtime: Runtime, root: Root):
@@ -224,6 +229,7 @@ TOOLS = [
     ("containerd", "ctr"), ("cri", "ctr"), ("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"),
     ("nspawn", "systemd-nspawn"),
 ]  # fmt: skip
+TOOLS = [("docker", "docker"), ("lxc", "lxc-start"), ("lxc-unprivileged", "lxc-start"), ("lxd", "lxc"), ("nspawn", "systemd-nspawn")]
 
 
 @pytest.mark.parametrize(("name", "program"), TOOLS)

@@ -1,0 +1,128 @@
+"""What LXD does beyond the contract: limits in cgroupfs, the map of ids, words with quotes, and whose LXD it is."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from labkit import ledger, runtimes
+from labkit.errors import LabError
+from labkit.host.services import Places
+from labkit.kernel import namespaces
+from labkit.kernel.cgroups import hierarchies
+from labkit.runtimes import Runtime
+from labkit.runtimes.lxd import Lxd
+from labkit.runtimes.lxd_daemon import Daemon
+
+Root = Callable[[Runtime], Path]
+SLEEP = ["sleep", "300"]
+
+
+@pytest.fixture
+def lxd(services: Places) -> Iterator[Lxd]:
+    one = Lxd()
+    assert one.available() is None
+    yield one
+    for container in one.list():
+        if container.ours:
+            one.stop(container.name, 0)
+            one.remove(container.name)
+
+
+def test_limits_are_in_cgroupfs_and_the_container_sees_one_cpu(lxd: Lxd, root: Root):
+    pid = lxd.start(root(lxd), SLEEP, "small", {"limits.memory": "64MiB", "limits.cpu": "1"}).pid
+    version = 2 if hierarchies().mode == "v2" else 1
+    memory = next(one for one in hierarchies().mounted if (one.version == 2 if version == 2 else "memory" in one.name.split(",")))
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    path = next(line[2] for line in lines if (line[0] == "0" if version == 2 else "memory" in line[1].split(",")))
+    file = "memory.max" if version == 2 else "memory.limit_in_bytes"
+    assert int((memory.path / path[1:] / file).read_text()) == 64 << 20
+    deadline = time.monotonic() + 10
+    while lxd.exec("small", ["nproc"]).stdout != "1\n":  # LXD deals out the CPUs when it comes to it
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_root_inside_is_the_first_subordinate_id_of_root(lxd: Lxd, root: Root):
+    pid = lxd.start(root(lxd), SLEEP, "mapped").pid
+    first = next(int(line.split(":")[1]) for line in Path("/etc/subuid").read_text().splitlines() if line.startswith("root:"))
+    assert namespaces.uid_map(pid)[0][:2] == (0, first)
+
+
+@pytest.mark.parametrize("word", ["it's \"both\"", "two\nlines", "", "#hash", "a  b", "-n $HOME `id`"])
+def test_any_word_reaches_the_program_as_it_is(lxd: Lxd, root: Root, word: str):
+    pid = lxd.start(root(lxd), ["sh", "-c", "exec sleep 300 # and nothing else", "name", word], "words").pid
+    deadline = time.monotonic() + 5
+    while (words := Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))[0] != b"sleep":
+        if words[-2] == word.encode() and words[0].endswith(b"sh"):
+            return
+        assert time.monotonic() < deadline
+    assert words[:2] == [b"sleep", b"300"]
+
+
+def test_an_instance_of_somebody_else_is_listed_and_neither_stopped_nor_removed(lxd: Lxd, root: Root, services: Places):
+    daemon = Daemon(services.lxd)
+    daemon.tell(["lxc", "storage", "create", "canary", "dir"])
+    try:
+        daemon.tell(["lxc", "init", "canary", "--empty", "--storage", "canary"])
+        assert ("canary", False) in [(container.name, container.ours) for container in lxd.list()]
+        for verb in (lxd.stop, lxd.remove):
+            with pytest.raises(LabError, match="was not made by a lab and stays as it is"):
+                verb("canary")
+        with pytest.raises(LabError, match="is there already; cause: its state is stopped, and no lab made it"):
+            lxd.start(root(lxd), SLEEP, "canary")
+        assert daemon.instance("canary") is not None
+    finally:
+        daemon.tell(["lxc", "delete", "canary"])
+        daemon.tell(["lxc", "storage", "delete", "canary"])
+
+
+def test_an_instance_that_took_the_name_of_one_of_ours_is_not_undone(lxd: Lxd, root: Root, services: Places):
+    lxd.start(root(lxd), SLEEP, "web")
+    entry = next(entry for entry in ledger.live() if entry.kind == "lxd container")
+    daemon = Daemon(services.lxd)
+    daemon.tell(["lxc", "config", "set", "web", "user.labkit=another"])
+    ledger.undo_one(entry)
+    try:
+        assert daemon.instance("web") is not None
+    finally:
+        daemon.tell(["lxc", "delete", "web", "--force"])
+
+
+def test_an_lxd_that_somebody_else_has_started_is_not_used(own_state: Path, services: Places, tmp_path: Path):
+    theirs = Path("/var/tmp/labkit-canary-lxd")  # a socket's path has to be short
+    theirs.mkdir()
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("LABKIT")} | {"LXD_DIR": str(theirs)}
+    daemon = subprocess.Popen(["lxd", "--group", "root"], env=plain, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    given = own_state / "services.json"
+    before = given.read_text()
+    try:
+        subprocess.run(["lxd", "waitready", "--timeout", "60"], env=plain, check=True)
+        given.write_text(json.dumps({**json.loads(before), "lxd": str(theirs)}))
+        assert "was set up by somebody else" in str(Lxd().available())
+        with pytest.raises(LabError, match="was set up by somebody else"):
+            Lxd().start(tmp_path, SLEEP, "web")
+        assert "lxd" not in [container.runtime for container in runtimes.containers()]
+    finally:
+        given.write_text(before)
+        subprocess.run(["lxd", "shutdown"], env=plain, check=False)
+        daemon.wait(30)
+        for mount in ("shmounts", "devlxd"):
+            subprocess.run(["umount", "-l", theirs / mount], check=False, capture_output=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", theirs], check=True)
+
+
+def test_a_daemon_that_is_gone_leaves_the_entry_until_it_answers_again(lxd: Lxd, root: Root):
+    pid = lxd.start(root(lxd), SLEEP, "web").pid
+    entry = next(entry for entry in ledger.live() if entry.kind == "lxd container")
+    entry.key["lxd"] = str(root(lxd))
+    (root(lxd) / "database").mkdir()
+    with pytest.raises(LabError, match="does not answer, and keeps what a lab made; remedy: labkit up lxd"):
+        ledger.undo_one(entry)
+    (root(lxd) / "database").rmdir()
+    assert not Path(f"/proc/{pid}").exists()
+    assert entry.id in [each.id for each in ledger.live()]
