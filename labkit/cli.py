@@ -263,6 +263,25 @@ def xray(target: tuple[str, ...], *, as_json: bool, html: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("runtimes", metavar="[RUNTIMES]", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print every fact as JSON.")
+@click.option("--write", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write this machine's section of a page.")
+def compare(runtimes: tuple[str, ...], *, as_json: bool, page: Path | None) -> None:
+    """Run one program by every runtime; say what each leaves."""
+    _as_root("compare")
+    from labkit import show
+    from labkit.runtimes import comparison
+
+    found = comparison.compare(runtimes, say=lambda name: click.echo(f"{name} ...", err=True))
+    if page:
+        page.write_text(show.comparison_page(found, page.read_text() if page.exists() else ""))
+    if as_json:
+        click.echo(show.comparison_json(found))
+    elif page is None:
+        click.echo(show.comparison_view(found))
+
+
+@cli.command()
 def version() -> None:
     """Print the version."""
     click.echo(f"labkit {__version__}")

@@ -19,6 +19,7 @@ from labkit.kernel.processes.process import Process
 from labkit.kernel.snapshot import noise
 from labkit.kernel.state import ProcessState
 from labkit.kernel.union import Union
+from labkit.runtimes import comparison
 from labkit.show import View
 
 if TYPE_CHECKING:
@@ -139,6 +140,19 @@ class Views(Containers):
         machine = xray.Machine()
         name, pid = target(thing, self.started, machine)
         return show.parts_view(name, xray.parts(pid, machine))
+
+    def compare(self, *names: str) -> View:
+        """Run one program by every runtime, one after the other, and set side by side what each leaves in the kernel.
+
+        Shell: labkit compare
+
+        Args:
+            names: of runtimes; all of them by default.
+
+        Raises:
+            LabError: there is no runtime of a name.
+        """
+        return show.comparison_view(comparison.compare(names))
 
     def processes_in(self, root: Place) -> tuple[int, ...]:
         """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.

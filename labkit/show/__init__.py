@@ -2,6 +2,7 @@
 
 from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
+from labkit.show.comparison import comparison_json, comparison_page, comparison_view
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
@@ -17,6 +18,9 @@ __all__ = [
     "View",
     "cell_report",
     "cgroup_tree",
+    "comparison_json",
+    "comparison_page",
+    "comparison_view",
     "difference",
     "finding",
     "namespace_table",

@@ -13,7 +13,7 @@ READS = "+dac_read_search"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={READS}", f"--ambient-caps={READS}")
 """Another user, who may read a checkout below /root all the same."""
 COMMANDS = tuple(
-    "labs doctor start url clean up down status render validate check hint solution progress parts xray images version".split()
+    "labs doctor start url clean up down status render validate check hint solution progress parts xray compare images version".split()
 )
 
 
