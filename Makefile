@@ -42,7 +42,7 @@ bench: ## measure against the limits and the peers, and write docs/benchmarks.md
 
 .PHONY: compare
 compare: ## run one program by every runtime, and write this machine's part of docs/compare.md (root)
-	$(able)@$(SETUP) test
+	$(able)@$(SETUP) lab
 	@.venv/bin/labkit compare --write docs/compare.md
 
 .PHONY: lint

@@ -190,7 +190,9 @@ def _stays(found: Xray, machine: Machine) -> tuple[Member, ...]:
 
 def _daemons(name: str, stays: Iterable[Member], machine: Machine) -> tuple[Member, ...]:
     """Return who listens on the runtime's sockets, and on those that a shim was told of."""
-    paths = [*_DAEMONS.get(name, lambda _: ())(places()), *(word for each in stays for word in each.argv if word.endswith(".sock"))]
+    own = _DAEMONS[name](places()) if name in _DAEMONS else ()
+    paths: list[Path | str] = [*own]
+    paths += [word for each in stays for word in each.argv if word.endswith(".sock")]
     known = {each.pid for each in stays}
     pids = [pid for several in listeners(paths, machine.proc).values() for pid in several]
     return tuple(machine.members[pid] for pid in dict.fromkeys(pids) if pid not in known and pid in machine.members)
