@@ -18,8 +18,8 @@ from labkit.errors import LabError
 from labkit.host.services.places import Places, places
 from labkit.kernel import trees
 from labkit.kernel.cgroups import hierarchies
+from labkit.kernel.network.unix_sockets import holders, unix_sockets
 from labkit.kernel.processes.launching import running as launcher
-from labkit.kernel.processes.listeners import listeners
 from labkit.kernel.xray import Machine, Xray, xray
 from labkit.kernel.xray.records import Member
 from labkit.runtimes import ALL, container, find, load, rootfs
@@ -190,12 +190,15 @@ def _stays(found: Xray, machine: Machine) -> tuple[Member, ...]:
 
 def _daemons(name: str, stays: Iterable[Member], machine: Machine) -> tuple[Member, ...]:
     """Return who listens on the runtime's sockets, and on those that a shim was told of."""
-    own = _DAEMONS[name](places()) if name in _DAEMONS else ()
-    paths: list[Path | str] = [*own]
-    paths += [word for each in stays for word in each.argv if word.endswith(".sock")]
+    paths = {os.path.realpath(path) for path in (_DAEMONS[name](places()) if name in _DAEMONS else ())}
+    paths |= {os.path.realpath(word) for each in stays for word in each.argv if word.endswith(".sock")}
+    if not paths:
+        return ()
     known = {each.pid for each in stays}
-    pids = [pid for several in listeners(paths, machine.proc).values() for pid in several]
-    return tuple(machine.members[pid] for pid in dict.fromkeys(pids) if pid not in known and pid in machine.members)
+    holding = holders(machine.pids, machine.proc)
+    ends = [each for each in unix_sockets() if each.listens and os.path.realpath(each.address) in paths]
+    pids = sorted({pid for each in ends for pid in holding.get(each.inode, ()) if pid not in known})
+    return tuple(machine.members[pid] for pid in pids if pid in machine.members)
 
 
 def _system() -> str:

@@ -14,7 +14,8 @@ import pytest
 from labkit import ledger, runtimes, show
 from labkit.errors import LabError
 from labkit.host.services.places import Places
-from labkit.kernel.processes.listeners import listeners
+from labkit.kernel.xray import Machine
+from labkit.kernel.xray.records import Member
 from labkit.runtimes import Runtime, comparison
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,12 @@ KINDS = {"mnt": "mount"}
 
 def said(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def root_of(pid: int) -> list[str]:
+    """Return what findmnt needs to find the mount of a root directory: its own namespace, or where a chroot is on the host."""
+    link = os.readlink(f"/proc/{pid}/root")
+    return [f"--task={pid}", "--mountpoint=/"] if link == "/" else ["--target", link]
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
             "lsns": dict(line.split() for line in said("lsns", "--noheadings", "--output=TYPE,NS", f"--task={pid}").splitlines()),
             "host": dict(line.split() for line in said("lsns", "--noheadings", "--output=TYPE,NS", f"--task={os.getpid()}").splitlines()),
             "mounts": Path(f"/proc/{pid}/mountinfo").read_text().count("\n"),
-            "fstype": said("findmnt", "--noheadings", "--output=FSTYPE", "--target", f"/proc/{pid}/root/").split()[-1],
+            "fstype": said("findmnt", "--noheadings", "--output=FSTYPE", *root_of(pid)).split()[-1],
             "status": dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line),
             "uid_map": Path(f"/proc/{pid}/uid_map").read_text().split(),
             "cgroup": Path(f"/proc/{pid}/cgroup").read_text(),
@@ -82,11 +89,12 @@ def test_what_watches_over_a_container_is_told_and_we_are_not():
 
 
 def test_a_daemon_is_who_listens_on_the_socket(services: Places):
-    found = listeners([services.docker, services.containerd, "/run/nobody.sock"])
-    assert {path: [Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids] for path, pids in found.items()} == {
-        str(services.docker): ["dockerd"],
-        str(services.containerd): ["containerd"],
-    }
+    machine = Machine()
+    daemons = comparison._daemons("docker", (), machine)
+    assert {each.comm for each in daemons} == {"containerd", "dockerd"}
+    shim = Member(1, 0, (1,), 0, "containerd-shim", ("containerd-shim", "-address", str(services.containerd)))
+    assert comparison._daemons("runc", (shim,), machine) == tuple(each for each in daemons if each.comm == "containerd")
+    assert comparison._daemons("runc", (), machine) == ()
 
 
 def test_a_tool_that_is_not_here_is_na_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
