@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labkit import show
 from labkit.course import pictures
 from labkit.course.containers import Containers
+from labkit.course.following import Followed, following
 from labkit.course.mechanisms import Place
 from labkit.course.targets import Target, target
 from labkit.errors import LabError
@@ -153,6 +155,18 @@ class Views(Containers):
             LabError: there is no runtime of a name.
         """
         return show.comparison_view(comparison.compare(names))
+
+    def execs(self) -> AbstractContextManager[Followed]:
+        """Follow who starts whom while a block runs: `with lab.execs() as trace:`, then `trace` is the sequence.
+
+        What the daemons of the runtimes start meanwhile, for whomever, is in it, too.
+
+        Shell: forkstat -e fork,exec,comm,exit
+
+        Raises:
+            UnsupportedError: the kernel tells nothing here: it does in the first PID and user namespaces alone.
+        """
+        return following()
 
     def processes_in(self, root: Place) -> tuple[int, ...]:
         """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.

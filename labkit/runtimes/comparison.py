@@ -15,14 +15,12 @@ from pathlib import Path
 
 from labkit import ledger, trace
 from labkit.errors import LabError
-from labkit.host.services.places import Places, places
 from labkit.kernel import trees
 from labkit.kernel.cgroups import hierarchies
-from labkit.kernel.network.unix_sockets import holders, unix_sockets
 from labkit.kernel.processes.launching import running as launcher
 from labkit.kernel.xray import Machine, Xray, xray
 from labkit.kernel.xray.records import Member
-from labkit.runtimes import ALL, container, find, load, rootfs
+from labkit.runtimes import ALL, container, daemons, find, load, rootfs
 
 OWNER = "compare"
 """To whom all of it belongs in the ledger, and how the containers are called."""
@@ -75,16 +73,6 @@ class Comparison:
     cgroups: str
     init: str
     rows: tuple[Row, ...]
-
-
-_DAEMONS: dict[str, Callable[[Places], tuple[Path, ...]]] = {
-    "containerd": lambda at: (at.containerd,),
-    "cri": lambda at: (at.containerd,),
-    "crio": lambda _: (Path("/run/crio/crio.sock"),),
-    "docker": lambda at: (at.docker, at.containerd),
-    "lxd": lambda at: (at.lxd / "unix.socket",),
-}
-"""The sockets of the daemons of those runtimes that have one; a shim that names another socket is followed there, too."""
 
 
 def compare(names: Iterable[str] = (), *, say: Callable[[str], object] = lambda _: None) -> Comparison:
@@ -157,11 +145,11 @@ def _row(name: str) -> Row:
         machine = Machine()
         found = xray(container.running(started), name, machine=machine)
         stays = _stays(found, machine)
-        daemons = _daemons(name, stays, machine)
+        behind = _daemons(name, stays, machine)
         _end(runtime)
     except (LabError, ExceptionGroup) as error:
         return Row(name, version, failed=" ".join(str(error).split()))
-    return Row(name, version, seconds=seconds, xray=found, stays=stays, daemons=daemons)
+    return Row(name, version, seconds=seconds, xray=found, stays=stays, daemons=behind)
 
 
 def _started(runtime: container.Runtime) -> tuple[container.Container, float]:
@@ -190,15 +178,9 @@ def _stays(found: Xray, machine: Machine) -> tuple[Member, ...]:
 
 def _daemons(name: str, stays: Iterable[Member], machine: Machine) -> tuple[Member, ...]:
     """Return who listens on the runtime's sockets, and on those that a shim was told of."""
-    paths = {os.path.realpath(path) for path in (_DAEMONS[name](places()) if name in _DAEMONS else ())}
-    paths |= {os.path.realpath(word) for each in stays for word in each.argv if word.endswith(".sock")}
-    if not paths:
-        return ()
+    told = [word for each in stays for word in each.argv if word.endswith(".sock")]
     known = {each.pid for each in stays}
-    holding = holders(machine.pids, machine.proc)
-    ends = [each for each in unix_sockets() if each.listens and os.path.realpath(each.address) in paths]
-    pids = sorted({pid for each in ends for pid in holding.get(each.inode, ()) if pid not in known})
-    return tuple(machine.members[pid] for pid in pids if pid in machine.members)
+    return tuple(each for each in daemons.listening([*daemons.sockets().get(name, ()), *told], machine) if each.pid not in known)
 
 
 def _system() -> str:

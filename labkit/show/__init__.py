@@ -8,6 +8,7 @@ from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
 from labkit.show.parts import parts_view
 from labkit.show.processes import process_table
+from labkit.show.sequence import sequence
 from labkit.show.tables import table
 from labkit.show.union import union_stack
 from labkit.show.view import View, stack
@@ -29,6 +30,7 @@ __all__ = [
     "operations",
     "parts_view",
     "process_table",
+    "sequence",
     "stack",
     "table",
     "to_json",
