@@ -229,7 +229,7 @@ def progress(lab: str) -> None:
 @cli.command()
 @click.argument("target")
 def parts(target: str) -> None:
-    """Show who keeps a container, TARGET: monitor, shim, daemon, clients."""
+    """Show who keeps TARGET: monitor, shim, daemon, clients."""
     from labkit import show
     from labkit.course import targets
     from labkit.kernel import xray
@@ -279,6 +279,22 @@ def compare(runtimes: tuple[str, ...], *, as_json: bool, page: Path | None) -> N
         click.echo(show.comparison_json(found))
     elif page is None:
         click.echo(show.comparison_view(found))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", metavar="COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
+def execs(command: tuple[str, ...]) -> None:
+    """Run COMMAND; show who starts whom meanwhile."""
+    _as_root("execs")
+    from labkit.course.following import following
+    from labkit.kernel import commands
+
+    with following() as found:
+        done = commands.run(command, check=False)
+    click.echo(done.stdout, nl=False)
+    click.echo(done.stderr, nl=False, err=True)
+    click.echo(found)
+    sys.exit(done.status if done.status >= 0 else 128 - done.status)
 
 
 @cli.command()
