@@ -40,6 +40,11 @@ bench: ## measure against the limits and the peers, and write docs/benchmarks.md
 	$(able)@$(SETUP) bench
 	@$(PYTHON) -m benchmarks
 
+.PHONY: compare
+compare: ## run one program by every runtime, and write this machine's part of docs/compare.md (root)
+	$(able)@$(SETUP) lab
+	@.venv/bin/labkit compare --write docs/compare.md
+
 .PHONY: lint
 lint: ## ruff, mypy --strict, import-linter, shellcheck
 	$(call refuse,$(if $(wildcard .venv/installed-test),,make lint needs its tools; remedy: make test sets them up))@.venv/bin/ruff check --quiet .

@@ -27,6 +27,7 @@ class Row:
         rounds: how often each contestant has its turn.
         limit_seconds: the most that labkit may take, where the target is a time.
         reason: why the target is missed, if it is.
+        first: the contestant that the others are set beside.
     """
 
     work: str
@@ -35,23 +36,24 @@ class Row:
     rounds: int = 20
     limit_seconds: float | None = None
     reason: str = ""
+    first: str = "labkit"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a row came to: contestant to the median of its seconds, "labkit" first."""
+    """What a row came to: contestant to the median of its seconds."""
 
     row: Row
     seconds: Mapping[str, float]
 
     def ratio(self, other: str) -> float:
-        """Return how many times as long as `other` labkit takes."""
-        return self.seconds["labkit"] / self.seconds[other]
+        """Return how many times as long as `other` the first contestant takes."""
+        return self.seconds[self.row.first] / self.seconds[other]
 
     @property
     def reached(self) -> bool:
         """Whether the target is reached."""
-        in_time = self.row.limit_seconds is None or self.seconds["labkit"] <= self.row.limit_seconds
+        in_time = self.row.limit_seconds is None or self.seconds[self.row.first] <= self.row.limit_seconds
         return in_time and (self.row.target is None or self.ratio(self.row.against) <= self.row.target)
 
 

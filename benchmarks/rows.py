@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Contestant, Result, Row, alternate, command, limit, said, timed
@@ -311,6 +312,20 @@ def snapshots(_: Path, limits: Path) -> list[Result]:
     return results
 
 
+def runtimes(_room: Path, _limits: Path) -> list[Result]:
+    """Compare the starts of a container by every runtime that works here, each until its program runs."""
+    from labkit.runtimes import ALL, comparison
+
+    found = comparison.compare().rows
+    for one in found:
+        if one.seconds is None:
+            print(f"(without {one.runtime}: {one.absent or one.failed})", end=" ")
+    working = [one.runtime for one in found if one.seconds is not None]
+    first = next(name for name in ("runc", *ALL) if name in working)
+    row = Row("`sleep` in a root file system of busybox, until it runs", None, "", 7, first=first)
+    return [alternate(row, {name: partial(comparison.seconds_to_start, name) for name in working})]
+
+
 ROWS: dict[str, Callable[[Path, Path], list[Result]]] = {
     "import": importing,
     "start": starting,
@@ -320,5 +335,6 @@ ROWS: dict[str, Callable[[Path, Path], list[Result]]] = {
     "freeze": freezing,
     "overlay": overlay,
     "snapshot": snapshots,
+    "runtimes": runtimes,
 }
 """In the order of the table; a word of the name picks a row."""

@@ -33,22 +33,34 @@ def duration(seconds: float) -> str:
 
 def cells(result: Result) -> Sequence[str]:
     """Return the cells of one row."""
-    others = [name for name in result.seconds if name != "labkit"]
+    others = [name for name in result.seconds if name != result.row.first]
     row = result.row
     goals = [f"{row.target:g} of {row.against}"] if row.target is not None else []
     goals += [f"{duration(row.limit_seconds)}"] if row.limit_seconds is not None else []
     reached = ("yes" if result.reached else "**no**") if goals else "no target"
-    beside = "; ".join(f"{name} {duration(result.seconds[name])} (**{result.ratio(name):.2f}**)" for name in others)
-    return row.work, duration(result.seconds["labkit"]), beside or "-", " and ".join(goals) or "-", reached
+    listed = "; ".join(f"{name} {duration(result.seconds[name])} (**{result.ratio(name):.2f}**)" for name in others)
+    return row.work, duration(result.seconds[result.row.first]), listed or "-", " and ".join(goals) or "-", reached
 
 
 def page(results: Iterable[Result]) -> str:
     """Return the page: the table, and under it the reason of each target that is missed."""
-    results = list(results)
+    every = list(results)
+    results = [result for result in every if result.row.first == "labkit"]
     header = ("work", "labkit", "the others, and how many times as long labkit takes", "target: at most", "reached")
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(cells(result))} |" for result in results]
     missed = [result.row for result in results if not result.reached]
     reasons = [f"- {row.work}: {row.reason or 'not looked into yet'}." for row in missed]
     after = ["", "## Where a target is missed", "", *reasons] if reasons else []
+    for result in every:
+        if result.row.first != "labkit":
+            after += ["", *beside(result)]
     return "\n".join([BEGIN, machine(), "", *lines, *after, ""])
+
+
+def beside(result: Result) -> list[str]:
+    """Return a table of its own for contestants none of which is labkit: each as a multiple of the first, the quickest at the top."""
+    first = result.row.first
+    lines = [f"## {result.row.work}", "", f"| by | time | times as long as {first} |", "| --- | --- | --- |"]
+    quickest = sorted(result.seconds, key=lambda name: result.seconds[name])
+    return lines + [f"| {name} | {duration(result.seconds[name])} | {1 / result.ratio(name):.2f} |" for name in quickest]

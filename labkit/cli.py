@@ -229,7 +229,7 @@ def progress(lab: str) -> None:
 @cli.command()
 @click.argument("target")
 def parts(target: str) -> None:
-    """Show who keeps a container, TARGET: monitor, shim, daemon, clients."""
+    """Show who keeps TARGET: monitor, shim, daemon, clients."""
     from labkit import show
     from labkit.course import targets
     from labkit.kernel import xray
@@ -260,6 +260,41 @@ def xray(target: tuple[str, ...], *, as_json: bool, html: Path | None) -> None:
         click.echo(show.to_json(found))
     elif html is None:
         click.echo(show.xray_views(found))
+
+
+@cli.command()
+@click.argument("runtimes", metavar="[RUNTIMES]", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print every fact as JSON.")
+@click.option("--write", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write this machine's section of a page.")
+def compare(runtimes: tuple[str, ...], *, as_json: bool, page: Path | None) -> None:
+    """Run one program by every runtime; say what each leaves."""
+    _as_root("compare")
+    from labkit import show
+    from labkit.runtimes import comparison
+
+    found = comparison.compare(runtimes, say=lambda name: click.echo(f"{name} ...", err=True))
+    if page:
+        page.write_text(show.comparison_page(found, page.read_text() if page.exists() else ""))
+    if as_json:
+        click.echo(show.comparison_json(found))
+    elif page is None:
+        click.echo(show.comparison_view(found))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("command", metavar="COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
+def execs(command: tuple[str, ...]) -> None:
+    """Run COMMAND; show who starts whom meanwhile."""
+    _as_root("execs")
+    from labkit.course.following import following
+    from labkit.kernel import commands
+
+    with following() as found:
+        done = commands.run(command, check=False)
+    click.echo(done.stdout, nl=False)
+    click.echo(done.stderr, nl=False, err=True)
+    click.echo(found)
+    sys.exit(done.status if done.status >= 0 else 128 - done.status)
 
 
 @cli.command()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labkit import show
 from labkit.course import pictures
 from labkit.course.containers import Containers
+from labkit.course.following import Followed, following
 from labkit.course.mechanisms import Place
 from labkit.course.targets import Target, target
 from labkit.errors import LabError
@@ -19,6 +21,7 @@ from labkit.kernel.processes.process import Process
 from labkit.kernel.snapshot import noise
 from labkit.kernel.state import ProcessState
 from labkit.kernel.union import Union
+from labkit.runtimes import comparison
 from labkit.show import View
 
 if TYPE_CHECKING:
@@ -139,6 +142,31 @@ class Views(Containers):
         machine = xray.Machine()
         name, pid = target(thing, self.started, machine)
         return show.parts_view(name, xray.parts(pid, machine))
+
+    def compare(self, *names: str) -> View:
+        """Run one program by every runtime, one after the other, and set side by side what each leaves in the kernel.
+
+        Shell: labkit compare
+
+        Args:
+            names: of runtimes; all of them by default.
+
+        Raises:
+            LabError: there is no runtime of a name.
+        """
+        return show.comparison_view(comparison.compare(names))
+
+    def execs(self) -> AbstractContextManager[Followed]:
+        """Follow who starts whom while a block runs: `with lab.execs() as trace:`, then `trace` is the sequence.
+
+        What the daemons of the runtimes start meanwhile, for whomever, is in it, too.
+
+        Shell: forkstat -e fork,exec,comm,exit
+
+        Raises:
+            UnsupportedError: the kernel tells nothing here: it does in the first PID and user namespaces alone.
+        """
+        return following()
 
     def processes_in(self, root: Place) -> tuple[int, ...]:
         """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.

@@ -69,6 +69,7 @@ CHECKS = (
     Check("lxc-unprivileged", "LXC as a user", containers.lxc_unprivileged),
     Check("nspawn", "systemd-nspawn", containers.nspawn),
     Check("ping", "ICMP echo", measures.ping),
+    Check("execs", "the process connector", measures.connector),
     Check("lsm", "security modules", measures.security_modules),
     Check("disk", "space for what the labs keep", measures.disk),
     Check("services", "what starts services", _starter),

@@ -215,6 +215,17 @@ def security_modules(machine: Machine) -> Finding:
     return amber(f"profile {profile}", "this process is confined: a mount may be refused", remedy)
 
 
+def connector(machine: Machine) -> Finding:  # noqa: ARG001 - a socket of the running kernel
+    """Tell whether the kernel says who starts whom."""
+    from labkit.kernel.processes import connector as process_connector
+
+    try:
+        with process_connector.opened():
+            return green("the kernel tells of fork, exec and exit")
+    except LabError as error:
+        return amber(error.message, error.cause or "the kernel's answer to PROC_CN_MCAST_LISTEN", error.remedy or "sudo labkit doctor")
+
+
 def disk(machine: Machine) -> Finding:
     """Measure the space where the labs keep their state."""
     place = machine.state

@@ -2,11 +2,13 @@
 
 from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
+from labkit.show.comparison import comparison_json, comparison_page, comparison_view
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
 from labkit.show.parts import parts_view
 from labkit.show.processes import process_table
+from labkit.show.sequence import sequence
 from labkit.show.tables import table
 from labkit.show.union import union_stack
 from labkit.show.view import View, stack
@@ -17,6 +19,9 @@ __all__ = [
     "View",
     "cell_report",
     "cgroup_tree",
+    "comparison_json",
+    "comparison_page",
+    "comparison_view",
     "difference",
     "finding",
     "namespace_table",
@@ -25,6 +30,7 @@ __all__ = [
     "operations",
     "parts_view",
     "process_table",
+    "sequence",
     "stack",
     "table",
     "to_json",

@@ -92,6 +92,11 @@ class Canvas:
         x, y = tip
         self._parts.append(f'<path d="M{x - 4:g} {y - 6:g} L{x + 4:g} {y - 6:g} L{x:g} {y:g} Z" fill="{ACCENT}"/>')
 
+    def head(self, tip: Point, *, right: bool) -> None:
+        """Draw the head of an arrow that points to the right, or to the left."""
+        (x, y), back = tip, -7 if right else 7
+        self._parts.append(f'<path d="M{x + back:g} {y - 4:g} L{x + back:g} {y + 4:g} L{x:g} {y:g} Z" fill="{ACCENT}"/>')
+
     def cross(self, at: Point, size: Point) -> None:
         """Cross out a box."""
         (x, y), (wide, high) = at, size

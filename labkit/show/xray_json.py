@@ -19,19 +19,19 @@ def to_json(xrays: Iterable[Xray]) -> str:
 
 
 def _container(xray: Xray) -> dict[str, Any]:
-    return {**_plain(xray), "is_host": xray.is_host}
+    return {**plain(xray), "is_host": xray.is_host}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return what json writes: records as objects, with what a reader would otherwise have to work out."""
     if isinstance(value, NotRead):
         return {"not_readable": value.errno, "what": _text(value.what)}
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)} | _derived(value)
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)} | _derived(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return _text(value) if isinstance(value, str) else value
 
 

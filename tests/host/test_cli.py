@@ -13,7 +13,8 @@ READS = "+dac_read_search"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={READS}", f"--ambient-caps={READS}")
 """Another user, who may read a checkout below /root all the same."""
 COMMANDS = tuple(
-    "labs doctor start url clean up down status render validate check hint solution progress parts xray images version".split()
+    "labs doctor start url clean up down status render validate check hint solution progress "
+    "parts xray compare execs images version".split()
 )
 
 
@@ -39,6 +40,9 @@ def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProc
         (["parts", "nobody-is-called-so"], "no process and no container here is called 'nobody-is-called-so'"),
         (["parts", "4194305"], "there is no process 4194305"),
         (["labs", "2.1"], "unexpected extra argument"),
+        (["compare", "dockr"], "there is no runtime 'dockr'; remedy: one of chroot"),
+        (["execs"], "Missing argument 'COMMAND'"),
+        (["execs", "nosuch", "--help"], "needs the command nosuch; found no such command in PATH"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -88,6 +92,13 @@ def test_help_loads_click_and_none_of_the_rooms() -> None:
     rooms = {".".join(name.split(".")[:2]) for name in loaded if name.startswith("labkit.")}
     assert rooms == {"labkit.cli", "labkit.errors"}
     assert not {"IPython", "asyncio", "nbformat", "psutil", "pyroute2", "rich"} & set(loaded)
+
+
+def test_who_starts_whom_is_told_with_what_the_command_wrote_and_its_status() -> None:
+    done = labkit("execs", "sh", "-c", "sleep 0.05; echo done; exit 3")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (3, "done")
+    assert re.search(r"sh \(\d+\) +starts pid \d+: sleep 0.05; it ends, status 0\n", done.stdout)
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

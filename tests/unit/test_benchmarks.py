@@ -41,6 +41,12 @@ def test_a_row_without_a_target_says_so():
     assert table.cells(Result(Row("work", None, ""), {"labkit": 1.0}))[-2:] == ("-", "no target")
 
 
+def test_contestants_without_labkit_have_a_table_of_their_own_with_multiples_of_the_first():
+    text = table.page([Result(Row("start", None, "", first="runc"), {"docker": 0.3, "runc": 0.1})])
+    assert "## start\n\n| by | time | times as long as runc |" in text
+    assert text.index("| runc | 100 ms | 1.00 |") < text.index("| docker | 300 ms | 3.00 |")
+
+
 @pytest.mark.parametrize("source", LIMITS, ids=lambda path: path.stem)
 def test_each_limit_compiles_without_a_warning(source, tmp_path):
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "limit"), str(source)], check=True)
