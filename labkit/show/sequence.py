@@ -9,7 +9,7 @@ from itertools import groupby, zip_longest
 
 from labkit.kernel.processes.events import Event, Record
 from labkit.show import markup
-from labkit.show.svg import Canvas
+from labkit.show.svg import GROUND, Canvas
 from labkit.show.text import columns, count, cut, joined, wrap
 from labkit.show.view import View
 
@@ -24,7 +24,7 @@ _ALIKE = 3  # starts of the same program by the same process, one after the othe
 _VERBS = ("create", "start", "run", "exec", "kill", "delete", "state", "init")  # of runtimes, and of containerd's shims
 _ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _LETTERS = 11  # of a name on one line above its lifeline
-_LANE, _ROW, _TOP, _CLOCK, _SAID = 82, 20, 62, 64, 490
+_LANE, _ROW, _TOP, _CLOCK, _LEAST, _LETTER = 82, 30, 62, 64, 620, 6.2
 
 
 @dataclass(frozen=True)
@@ -169,20 +169,22 @@ def _remarks(record: Record, rest: int) -> list[str]:
 def draw(shown: tuple[Step, ...]) -> tuple[str, tuple[int, int]]:
     """Return the SVG and its size in pixels."""
     lanes = {name: _CLOCK + _LANE // 2 + _LANE * number for number, name in enumerate(_lifelines(shown))}
-    canvas, bottom = Canvas(), _TOP + _ROW * len(shown) + 8
-    said = _CLOCK + _LANE * len(lanes) + 12
+    wide = max(_CLOCK + _LANE * len(lanes) + 12, _LEAST)
+    canvas = Canvas()
     for name, x in lanes.items():
         for number, line in enumerate(_broken(name)):
             canvas.label((x, 20 + 13 * number), line, _LANE - 4, size=11, bold=True, anchor="middle")
         used = [number for number, step in enumerate(shown) if name in (step.source, step.target)]
-        canvas.line((x, _TOP + _ROW * used[0]), (x, _TOP + _ROW * used[-1] + 16))
+        canvas.line((x, _TOP + _ROW * used[0] + 8), (x, _TOP + _ROW * used[-1] + 26))
+    canvas.label((_CLOCK - 14, 20), "ms", 30, size=10, quiet=True, anchor="end")
     for number, step in enumerate(shown):
-        y = _TOP + _ROW * number + 8
-        canvas.label((_CLOCK - 10, y + 4), f"{step.at * 1000:.1f}", _CLOCK - 10, size=10, quiet=True, anchor="end")
+        y = _TOP + _ROW * number + 20
+        canvas.label((_CLOCK - 14, y + 4), f"{step.at * 1000:.1f}", _CLOCK - 14, size=10, quiet=True, anchor="end")
         _draw(canvas, step, lanes, y)
-        canvas.label((said, y + 4), f"{step.pid} {step.said}", _SAID, size=10)
-    canvas.label((_CLOCK - 10, 20), "ms", 30, size=10, quiet=True, anchor="end")
-    size = (said + _SAID + 12, bottom + 12)
+        said = f"{step.pid} {step.said}"
+        left = max(min(lanes[step.source] + 6, lanes[step.target] + 6, wide - 10 - len(said) * _LETTER), _CLOCK)
+        canvas.label((left, y - 7), said, wide - 8 - left, size=10, halo=GROUND)
+    size = (wide, _TOP + _ROW * len(shown) + 12)
     return canvas.document(size, "who starts whom: " + ", ".join(lanes)), size
 
 
