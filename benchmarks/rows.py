@@ -316,7 +316,7 @@ def runtimes(_room: Path, _limits: Path) -> list[Result]:
     """Compare the starts of a container by every runtime that works here, each until its program runs."""
     from labkit.runtimes import ALL, comparison
 
-    found = comparison.compare().rows
+    found = comparison.compare(starts=1).rows
     for one in found:
         if one.seconds is None:
             print(f"(without {one.runtime}: {one.absent or one.failed})", end=" ")

@@ -38,7 +38,7 @@ def sheets(comparison: Comparison) -> tuple[Sheet, ...]:
     made = [
         _sheet("Who ran it", ("runtime", "version", "start", "pid inside"),
                [(row.runtime, row.version, _seconds(row), _inside(xray)) for row, xray in ran],
-               "start: until the program ran, with all that the runtime needs for it"),
+               "start: until the program ran, with all that the runtime needs for it; the shortest of several"),
         _sheet("Namespaces of its own", ("runtime", *words.KINDS), [(row.runtime, *_namespaces(xray)) for row, xray in ran],
                "own: another one than the host's; · shared with the host"),
         _sheet("What stays around", ("runtime", "beside it", "daemon"),

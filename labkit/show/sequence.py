@@ -20,6 +20,7 @@ MOST_STEPS = 150
 """Arrows before the rest is only counted."""
 LONGEST = 64
 """Letters of a command line before its options are left out."""
+_AT_ONCE = 0.02  # seconds: what waits longer, such as for the start of a container that was created, is seen as a process before
 _ALIKE = 3  # starts of the same program by the same process, one after the other, before they are only counted
 _VERBS = ("create", "start", "run", "exec", "kill", "delete", "state", "init")  # of runtimes, and of containerd's shims
 _ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
@@ -67,11 +68,12 @@ def steps(record: Record) -> tuple[Step, ...]:
             names[event.pid] = after = _program(event, "(gone)")
             parent = made.pop(event.pid, None)
             command = short(event.argv) if event.argv else GONE
-            if parent is None:
-                again = " once more" if before == after else ""
-                found.append(Step(event.at, before, after, event.pid, f"becomes {command}{again}"))
-            else:
+            if parent is not None:
                 found.append(Step(event.at, names.get(parent, "?"), after, parent, f"starts pid {event.pid}: {command}", child=event.pid))
+            elif before == after and found and found[-1].child == event.pid:
+                found[-1] = replace(found[-1], said=f"{found[-1].said}, which executes itself once more")
+            else:
+                found.append(Step(event.at, before, after, event.pid, f"becomes {command}"))
         elif event.what == "comm":
             names[event.pid] = _program(event, before)
             found.append(Step(event.at, before, names[event.pid], event.pid, f"calls itself {event.comm}"))
@@ -112,14 +114,14 @@ def _daemon(event: Event, names: Mapping[int, str]) -> str:
 
 def _merged(events: Iterable[Event]) -> dict[int, int]:
     """Return child to parent of the forks after which the child's first doing is an exec."""
-    waiting: dict[int, int] = {}
+    waiting: dict[int, Event] = {}
     made: dict[int, int] = {}
     for event in events:
-        if event.what == "exec" and event.pid in waiting:
-            made[event.pid] = waiting[event.pid]
-        waiting.pop(event.pid, None)
+        fork = waiting.pop(event.pid, None)
+        if event.what == "exec" and fork is not None and event.at - fork.at < _AT_ONCE:
+            made[event.pid] = fork.pid
         if event.what == "fork":
-            waiting[event.child] = event.pid
+            waiting[event.child] = event
     return made
 
 

@@ -59,7 +59,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
 
 @pytest.mark.usefixtures("services")
 def test_each_row_says_what_lsns_findmnt_and_proc_say_of_the_running_process(looked: dict[str, dict]):
-    found = comparison.compare()
+    found = comparison.compare(starts=1)
     assert [row.runtime for row in found.rows] == list(runtimes.ALL)
     ran = [row for row in found.rows if row.xray]
     assert {row.runtime for row in found.rows if not row.absent} == set(looked), [row.failed for row in found.rows]
@@ -82,7 +82,7 @@ def test_each_row_says_what_lsns_findmnt_and_proc_say_of_the_running_process(loo
 
 
 def test_what_watches_over_a_container_is_told_and_we_are_not():
-    rows = {row.runtime: row for row in comparison.compare(["chroot", "lxc", "nspawn"]).rows}
+    rows = {row.runtime: row for row in comparison.compare(["chroot", "lxc", "nspawn"], starts=1).rows}
     assert rows["chroot"].stays == rows["chroot"].daemons == ()
     assert [each.argv[0].split(" /")[0] for each in rows["lxc"].stays] == ["[lxc monitor]"]
     assert [each.comm for each in rows["nspawn"].stays] == ["systemd-nspawn"]
@@ -101,7 +101,7 @@ def test_a_tool_that_is_not_here_is_na_with_the_reason(monkeypatch: pytest.Monke
     for tool in ("busybox", "chroot"):
         (tmp_path / tool).symlink_to(f"/usr/bin/{tool}" if Path(f"/usr/bin/{tool}").exists() else f"/usr/sbin/{tool}")
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = comparison.compare(["nspawn", "chroot"])
+    found = comparison.compare(["nspawn", "chroot"], starts=1)
     assert [(row.runtime, row.absent, row.xray is None) for row in found.rows] == [
         ("nspawn", "no command systemd-nspawn in PATH", True),
         ("chroot", "", False),
@@ -111,7 +111,7 @@ def test_a_tool_that_is_not_here_is_na_with_the_reason(monkeypatch: pytest.Monke
 
 def test_a_runtime_whose_start_fails_has_the_error_in_one_line_and_the_next_has_its_turn(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(comparison, "ARGV", ("nosuch", "1000"))
-    found = comparison.compare(["chroot", "lxc"])
+    found = comparison.compare(["chroot", "lxc"], starts=1)
     assert [(row.xray, row.seconds) for row in found.rows] == [(None, None)] * 2
     assert all(re.fullmatch(r"execve\(.*ENOENT.*cause: there is no nosuch in .*", row.failed) for row in found.rows)
     assert ledger.live(comparison.OWNER) == []
@@ -119,11 +119,11 @@ def test_a_runtime_whose_start_fails_has_the_error_in_one_line_and_the_next_has_
 
 def test_an_unknown_runtime_starts_nothing():
     with pytest.raises(LabError, match="there is no runtime 'dockr'; remedy: one of chroot"):
-        comparison.compare(["chroot", "dockr"])
+        comparison.compare(["chroot", "dockr"], starts=1)
 
 
 def test_the_page_keeps_what_it_says_of_another_kind_of_machine():
-    found = comparison.compare(["chroot"])
+    found = comparison.compare(["chroot"], starts=1)
     page = show.comparison_page(found, "# Old title\n\n## systemd of another kind, cgroups v2\n\nkept\n")
     assert "## systemd of another kind, cgroups v2\n\nkept\n" in page
     assert f"## {found.init}, cgroups {found.cgroups}\n" in page

@@ -48,6 +48,21 @@ def test_the_picture_says_what_the_text_says_and_so_does_its_alternative_text():
     assert html.escape(view.text.splitlines()[2]) in view.html
 
 
+def test_a_process_that_waits_before_its_exec_is_seen_before_and_one_that_executes_itself_again_is_one_step():
+    events = (
+        Event("fork", 0.0, 1, 2),
+        Event("exec", 0.001, 2, argv=("crun", "create", "web")),
+        Event("exec", 0.002, 2, argv=("crun", "create", "web")),
+        Event("fork", 0.003, 2, 3),
+        Event("exec", 0.5, 3, argv=("sleep", "1000")),
+    )
+    assert [(step.source, step.target, step.said) for step in steps(Record({1: "sh"}, events))] == [
+        ("sh", "crun", "starts pid 2: crun create web, which executes itself once more"),
+        ("crun", "crun", "forks pid 3"),
+        ("crun", "sleep", "becomes sleep 1000"),
+    ]
+
+
 def test_what_one_process_starts_again_and_again_is_counted():
     events = [Event("fork", 0, 1, 2), Event("exec", 0, 2, argv=("netavark",))]
     for number in range(3, 23):
