@@ -1,13 +1,11 @@
 """One `run` is followed from the client to the process in the container, whoever's tool it is."""
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from labkit import ledger
 from labkit.course.following import Followed, following
 from labkit.host.services.places import Places
 from labkit.runtimes import Runtime, find
@@ -60,19 +58,22 @@ def test_a_daemon_that_nobody_asked_is_not_in_it():
     assert [event.what for event in found.record.events] == ["fork", "exec", "exit"]
 
 
-def test_runc_alone_is_the_parent_of_its_process(root: Callable[[Runtime], Path], tmp_path: Path):
-    config = json.loads(subprocess.run(["runc", "spec", "--bundle", tmp_path], check=True) and (tmp_path / "config.json").read_text())
-    config["root"] = {"path": str(root(find("chroot"))), "readonly": True}
-    config["process"] |= {"terminal": False, "args": ["true"]}
-    config["process"].pop("rlimits", None)  # more than this machine may set
-    config["linux"]["cgroupsPath"] = "/labkit-followed"
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    found = followed("runc", "--root", str(ledger.state() / "runc"), "run", "--bundle", str(tmp_path), "labkit-followed")
-    runc = next(event.pid for event in found.record.events if event.what == "exec" and event.argv[:1] == ("runc",))
-    process = next(event.pid for event in found.record.events if event.what == "exec" and event.argv == ("true",))
-    assert lineage(found, process)[0] == runc
-    assert [event.comm for event in found.record.events if event.what == "comm"] == [
-        "runc:[0:PARENT]",
-        "runc:[1:CHILD]",
-        "runc:[2:INIT]",
-    ]
+@pytest.mark.parametrize(
+    ("name", "programs"),
+    [("runc", ["runc", "runc", "sleep"]), ("crun", ["crun", "crun", "sleep"]), ("podman", ["podman", "conmon", "runc", "sleep"])],
+)
+def test_what_a_runtime_calls_is_seen_up_to_the_process(name: str, programs: list[str], root: Callable[[Runtime], Path]):
+    runtime = find(name)
+    with following() as found:
+        container = runtime.start(root(runtime), ["sleep", "1000"], "followed")
+    try:
+        seen = iter(found.programs)
+        assert all(program in seen for program in programs), found.programs
+        process = next(event.pid for event in found.record.events if event.what == "exec" and event.argv == ("sleep", "1000"))
+        assert process == container.pid
+        assert lineage(found, process)[-1] in found.record.roots
+        named = [event.comm for event in found.record.events if event.what == "comm" and event.comm.startswith("runc:")]
+        assert sorted(set(named)) == ([] if name == "crun" else ["runc:[0:PARENT]", "runc:[1:CHILD]", "runc:[2:INIT]"])
+    finally:
+        runtime.stop("followed", 0)
+        runtime.remove("followed")
