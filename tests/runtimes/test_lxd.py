@@ -15,7 +15,7 @@ from labkit.host.services import Places
 from labkit.kernel import namespaces
 from labkit.kernel.cgroups import hierarchies
 from labkit.kernel.processes import ending
-from labkit.runtimes import Runtime, ours
+from labkit.runtimes import Runtime, lxd_claims, ours
 from labkit.runtimes.lxd import Lxd
 from labkit.runtimes.lxd_daemon import Daemon
 
@@ -122,3 +122,24 @@ def test_a_daemon_that_is_gone_leaves_the_entry_until_it_answers_again(lxd: Lxd,
     (root(lxd) / "database").rmdir()
     assert not ours.lives(init)
     assert entry.id in [each.id for each in ledger.live()]
+
+
+def test_what_a_person_makes_by_hand_of_a_claimed_name_goes_and_what_was_there_is_refused(services: Places):
+    daemon = Daemon(services.lxd)
+    for argv in (["lxc", "profile", "create", "theirs"], ["lxc", "storage", "create", "canary", "dir"]):
+        daemon.tell(argv)
+    try:
+        with pytest.raises(LabError, match=r"LXD has theirs among its profiles, .*remedy: lxc profile delete theirs"):
+            lxd_claims.claim("theirs")
+        lxd_claims.claim("byhand")
+        lxd_claims.claim("byhand")
+        for argv in (["storage", "create", "byhand", "dir"], ["profile", "create", "byhand"], ["init", "byhand", "--empty", "-sbyhand"]):
+            daemon.tell(["lxc", *argv])
+        (entry,) = (entry for entry in ledger.live() if entry.kind == "lxd claim")
+        ledger.undo_one(entry)
+        assert [daemon.ask(f"/1.0/{kind}/byhand") for kind in ("instances", "profiles", "storage-pools")] == [None] * 3
+        assert daemon.ask("/1.0/profiles/theirs")
+        assert daemon.ask("/1.0/storage-pools/canary")
+    finally:
+        daemon.tell(["lxc", "profile", "delete", "theirs"])
+        daemon.tell(["lxc", "storage", "delete", "canary"])
