@@ -47,7 +47,8 @@ def _take_over(state: Path) -> None:
         return  # of a run that lives: one without a test that changes the machine
     finally:
         os.close(directory)
-    subprocess.run([sys.executable, "-m", "labkit", "clean"], env=os.environ | {"LABKIT_STATE": str(state)}, check=True)
+    for verb in ("clean", "down"):
+        subprocess.run([sys.executable, "-m", "labkit", verb], env=os.environ | {"LABKIT_STATE": str(state)}, check=True)
     shutil.rmtree(state)
 
 

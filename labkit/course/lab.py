@@ -169,6 +169,7 @@ def open_lab(lab_id: str) -> Lab:
     module = _module(lab_id)
     if os.geteuid() != 0:
         raise LabError("a lab changes the kernel's state and needs root", remedy="start JupyterLab as root: sudo make lab")
+    _serve(module)
     warnings = _examined(lab_id, module)
     global _current
     if _current is not None:
@@ -207,6 +208,16 @@ def _module(lab_id: str) -> ModuleType:
             raise
         there = ", ".join(one.id for one in course_map.written())
         raise LabError(f"lab {lab_id} is not there yet", remedy=f"open one of {there}") from None
+
+
+def _serve(module: ModuleType) -> None:
+    """Bring up the services that a lab needs and that are down; they are the machine's, and stay up when the lab is closed."""
+    from labkit.host import services
+
+    needed = [service.name for service in services.SERVICES if service.name in getattr(module, "NEEDS", ())]
+    down = [one.name for one in services.status(needed) if one.state == "down"] if needed else []
+    if down:
+        services.up(down)
 
 
 def _examined(lab_id: str, module: ModuleType) -> Sequence[View]:

@@ -84,10 +84,13 @@ class Workplace:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a shell cell: $LAB, the lab's cgroup directories, and a pid for each named process."""
+        from labkit.host import services
+
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "JPY_", "PYDEVD"))}
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
-        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **places, **pids}
+        engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
+        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **pids}
 
     def must_be_open(self) -> None:
         """Refuse when the lab was closed.

@@ -310,14 +310,26 @@ def claim(name: str) -> None:
         LabError: there is such a container already, or a cgroup of its name, and no lab made it.
     """
     if not any(entry.kind == "lxc claim" and entry.key["name"] == name for entry in ledger.live(ledger.owner())):
-        for directory in _default_cgroups(name):
+        for directory in default_cgroups(name):
             raise LabError(f"{directory} is there already and was not made by this lab", remedy=f"lxc-stop -k -n {name}")
     trees.claim_tree(EVERYBODYS / name)
-    pivots = [str(hierarchy.path) for hierarchy in hierarchies().mounted if (hierarchy.path / _PIVOT).is_dir()]
-    ledger.intend("lxc claim", name=name, pivots=":".join(pivots))
+    ledger.intend("lxc claim", name=name, pivots=pivots())
 
 
-def _default_cgroups(name: str) -> list[Path]:
+def pivots() -> str:
+    """Return the hierarchies in which LXC has left its own empty cgroup already."""
+    return ":".join(str(hierarchy.path) for hierarchy in hierarchies().mounted if (hierarchy.path / _PIVOT).is_dir())
+
+
+def remove_pivots(before: str) -> None:
+    """Remove the empty cgroups that LXC has left, but where there was one before."""
+    for hierarchy in hierarchies().mounted:
+        if str(hierarchy.path) not in before.split(":"):
+            with suppress(OSError):
+                (hierarchy.path / _PIVOT).rmdir()
+
+
+def default_cgroups(name: str) -> list[Path]:
     """Return the cgroups that LXC makes for a container without a lxc.cgroup.dir, those that are there."""
     places = (hierarchy.path / f"lxc.{part}.{name}" for hierarchy in hierarchies().mounted for part in ("payload", "monitor"))
     return [place for place in places if place.is_dir()]
@@ -328,9 +340,6 @@ def _undo_claim(entry: ledger.Entry) -> None:
     """End the container, its monitor first asked; then what is left in the cgroups of its name, which were not there before."""
     name = entry.key["name"]
     _kill(EVERYBODYS, name)
-    for directory in _default_cgroups(name):
+    for directory in default_cgroups(name):
         members.end(directory, 10)
-    for hierarchy in hierarchies().mounted:  # LXC leaves it behind, empty
-        if str(hierarchy.path) not in entry.key["pivots"].split(":"):
-            with suppress(OSError):
-                (hierarchy.path / _PIVOT).rmdir()
+    remove_pivots(entry.key["pivots"])

@@ -14,7 +14,8 @@ from labkit.errors import LabError
 from labkit.host.services import Places
 from labkit.kernel import namespaces
 from labkit.kernel.cgroups import hierarchies
-from labkit.runtimes import Runtime
+from labkit.kernel.processes import ending
+from labkit.runtimes import Runtime, lxd_claims, ours
 from labkit.runtimes.lxd import Lxd
 from labkit.runtimes.lxd_daemon import Daemon
 
@@ -55,13 +56,8 @@ def test_root_inside_is_the_first_subordinate_id_of_root(lxd: Lxd, root: Root):
 
 @pytest.mark.parametrize("word", ["it's \"both\"", "two\nlines", "", "#hash", "a  b", "-n $HOME `id`"])
 def test_any_word_reaches_the_program_as_it_is(lxd: Lxd, root: Root, word: str):
-    pid = lxd.start(root(lxd), ["sh", "-c", "exec sleep 300 # and nothing else", "name", word], "words").pid
-    deadline = time.monotonic() + 5
-    while (words := Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))[0] != b"sleep":
-        if words[-2] == word.encode() and words[0].endswith(b"sh"):
-            return
-        assert time.monotonic() < deadline
-    assert words[:2] == [b"sleep", b"300"]
+    pid = lxd.start(root(lxd), ["sh", "-c", "while :; do sleep 1; done", "name", word], "words").pid
+    assert Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-3:] == [b"name", word.encode(), b""]
 
 
 def test_an_instance_of_somebody_else_is_listed_and_neither_stopped_nor_removed(lxd: Lxd, root: Root, services: Places):
@@ -117,12 +113,33 @@ def test_an_lxd_that_somebody_else_has_started_is_not_used(own_state: Path, serv
 
 
 def test_a_daemon_that_is_gone_leaves_the_entry_until_it_answers_again(lxd: Lxd, root: Root):
-    pid = lxd.start(root(lxd), SLEEP, "web").pid
+    init = ending.known(lxd.start(root(lxd), SLEEP, "web").pid)
     entry = next(entry for entry in ledger.live() if entry.kind == "lxd container")
     entry.key["lxd"] = str(root(lxd))
     (root(lxd) / "database").mkdir()
     with pytest.raises(LabError, match="does not answer, and keeps what a lab made; remedy: labkit up lxd"):
         ledger.undo_one(entry)
     (root(lxd) / "database").rmdir()
-    assert not Path(f"/proc/{pid}").exists()
+    assert not ours.lives(init)
     assert entry.id in [each.id for each in ledger.live()]
+
+
+def test_what_a_person_makes_by_hand_of_a_claimed_name_goes_and_what_was_there_is_refused(services: Places):
+    daemon = Daemon(services.lxd)
+    for argv in (["lxc", "profile", "create", "theirs"], ["lxc", "storage", "create", "canary", "dir"]):
+        daemon.tell(argv)
+    try:
+        with pytest.raises(LabError, match=r"LXD has theirs among its profiles, .*remedy: lxc profile delete theirs"):
+            lxd_claims.claim("theirs")
+        lxd_claims.claim("byhand")
+        lxd_claims.claim("byhand")
+        for argv in (["storage", "create", "byhand", "dir"], ["profile", "create", "byhand"], ["init", "byhand", "--empty", "-sbyhand"]):
+            daemon.tell(["lxc", *argv])
+        (entry,) = (entry for entry in ledger.live() if entry.kind == "lxd claim")
+        ledger.undo_one(entry)
+        assert [daemon.ask(f"/1.0/{kind}/byhand") for kind in ("instances", "profiles", "storage-pools")] == [None] * 3
+        assert daemon.ask("/1.0/profiles/theirs")
+        assert daemon.ask("/1.0/storage-pools/canary")
+    finally:
+        daemon.tell(["lxc", "profile", "delete", "theirs"])
+        daemon.tell(["lxc", "storage", "delete", "canary"])

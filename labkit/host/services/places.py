@@ -179,6 +179,7 @@ def environment() -> dict[str, str]:
     """
     found = places()
     own = {"CONTAINERS_CONF": str(found.state / "containers.conf")} if (found.state / "containers.conf").exists() else {}
+    own["LXD_CONF"] = str(found.state / "lxd-client")  # the client's own files, which it else keeps in the home directory
     if found.lxd != _LXD:
         own["LXD_DIR"] = str(found.lxd)
     if found.apart:
