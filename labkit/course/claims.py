@@ -12,12 +12,17 @@ from types import ModuleType
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
-from labkit.runtimes import lxc
+from labkit.runtimes import lifecycle, lxc
 
 Claim = tuple[str, str]
-"""(kind, name): kind "netns", "link" or "lxc", which is a container that root makes under /var/lib/lxc."""
+"""(kind, name): "netns", "link", "lxc" (a container that root makes under /var/lib/lxc) or "runc" (one in the lab's cgroups)."""
 
-_CLAIM: dict[str, Callable[[str], object]] = {"netns": NetworkNamespace.claim, "link": network.claim_link, "lxc": lxc.claim}
+_CLAIM: dict[str, Callable[[str], object]] = {
+    "netns": NetworkNamespace.claim,
+    "link": network.claim_link,
+    "lxc": lxc.claim,
+    "runc": lifecycle.homes,
+}
 
 
 def of(module: ModuleType) -> tuple[Claim, ...]:
