@@ -198,9 +198,8 @@ class Lifecycle:
         Shell:
             runc kill NAME TERM
         """
-        entry = self._entry(name)
+        init = ours.process_of(self._entry(name), "init")
         self._do("kill", name, signal)
-        init = ours.process_of(entry, "init")
         if signal == "KILL" and init:
             ours.terminate(init, _PATIENCE, 0)
             trace.record(f'until {self._typed("state", name)} | grep -q \'"status": "stopped"\'; do sleep 0.1; done')
