@@ -16,12 +16,17 @@ from labkit.runtimes import lxc, lxd_claims
 
 Claim = tuple[str, str]
 """(kind, name): kind "netns", "link", "lxc", which is a container that root makes under /var/lib/lxc, or "lxd"."""
+from labkit.runtimes import lifecycle, lxc
+
+Claim = tuple[str, str]
+"""(kind, name): "netns", "link", "lxc" (a container that root makes under /var/lib/lxc) or "runc" (one in the lab's cgroups)."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
     "link": network.claim_link,
     "lxc": lxc.claim,
     "lxd": lxd_claims.claim,
+    "runc": lifecycle.homes,
 }
 
 

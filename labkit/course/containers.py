@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from labkit import runtimes, show
 from labkit.course.mechanisms import Mechanisms, Place
 from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
+from labkit.errors import LabError
 from labkit.host import account, containers
 from labkit.host.measures import Machine
-from labkit.runtimes import Runtime, nspawn, rootfs
+from labkit.kernel import trees
+from labkit.runtimes import Runtime, bundle, conformance, nspawn, oci, rootfs
+from labkit.runtimes.lifecycle import Lifecycle
 from labkit.show import View
 
 LOGIN = r"login: $"
@@ -43,6 +47,46 @@ class Containers(Mechanisms):
         """
         self.must_be_open()
         return rootfs.unpack(self.path(name), image, runtimes.find(runtime).id_map())
+
+    def bundle(self, name: str, argv: Sequence[str] = ("sleep", "600")) -> Path:
+        """Make an OCI bundle in the lab's directory: busybox, and what `runc spec` writes with the program and a cgroup of the lab put in.
+
+        Shell: mkdir $LAB/NAME; runc spec --bundle $LAB/NAME; sed -i ... $LAB/NAME/config.json
+
+        Args:
+            name: of the directory, and of the container in its `cgroupsPath`; one that is there already stays as it is.
+            argv: the program and its arguments.
+
+        Raises:
+            UnsupportedError: there is no runc.
+        """
+        self.must_be_open()
+        place = trees.make_tree(self.path(name))
+        rootfs.unpack(place / "rootfs", "busybox")
+        if not (place / bundle.CONFIG).exists():
+            self.lifecycle("runc").example(place, argv, name)
+        return place
+
+    def lifecycle(self, name: str) -> Lifecycle:
+        """Return the operations of the OCI runtime specification with a runtime: create, state, start, kill, delete.
+
+        Raises:
+            LabError: there is no such runtime, or it has others.
+        """
+        self.must_be_open()
+        runtime = runtimes.find(name)
+        if not isinstance(runtime, oci.Runc):
+            raise LabError(f"{name} is not driven by the operations of the OCI runtime specification", remedy="runc or crun")
+        return runtime.lifecycle()
+
+    def problems(self, name: Place) -> View:
+        """Tabulate what in a bundle breaks the OCI runtime specification: field, problem and clause."""
+        self.must_be_open()
+        place = self.path(name)
+        found = conformance.validate(bundle.load(place), place)
+        rows = [(one.field, one.message.replace(str(self.directory), "$LAB"), one.clause.removeprefix("runtime-spec ")) for one in found]
+        title = f"{self.short(str(place / bundle.CONFIG))} keeps to the specification" if not found else ""
+        return show.notice("passed", title) if title else show.table(("field", "what is wrong", "clause"), rows)
 
     def boot(self, root: Place, name: str = "") -> Terminal:
         """Boot the system in a directory with systemd-nspawn, and return its console, at its login prompt.

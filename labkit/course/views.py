@@ -61,6 +61,11 @@ class Views(Containers):
         """Return the kinds of namespace that two processes share."""
         return tuple(kind for kind, same in namespaces.shared(one.pid, other.pid).items() if same)
 
+    def own(self, thing: Target) -> tuple[str, ...]:
+        """Return the kinds of namespace that a container does not share with this notebook."""
+        _, pid = target(thing, self.started, xray.Machine())
+        return tuple(kind for kind, same in namespaces.shared(pid, os.getpid()).items() if not same)
+
     def cgroup_versions(self, *keys: str) -> View:
         """Tabulate the interface files of cgroup v2 beside those of v1.
 

@@ -98,7 +98,8 @@ class Lifecycle:
         cgroup = self._must_be_in_the_lab(config)
         with self.making(name, rootfs=str(bundles.rootfs(bundle, config)), cgroup=cgroup) as entry:
             self.create_for(entry, bundle)
-        return self.state(name)
+        with trace.silent():
+            return self.state(name)
 
     @contextmanager
     def making(self, name: str, **key: str) -> Iterator[ledger.Entry]:
@@ -175,7 +176,7 @@ class Lifecycle:
             runc state NAME
         """
         done = commands.run([self.program, "--root", self.root, "state", name])
-        trace.record(self._typed("state", name))
+        trace.record(f"{self._typed('state', name)}; echo")  # runc ends it without a newline
         said: dict[str, Any] = json.loads(done.stdout)
         return said
 
@@ -198,9 +199,8 @@ class Lifecycle:
         Shell:
             runc kill NAME TERM
         """
-        entry = self._entry(name)
+        init = ours.process_of(self._entry(name), "init")
         self._do("kill", name, signal)
-        init = ours.process_of(entry, "init")
         if signal == "KILL" and init:
             ours.terminate(init, _PATIENCE, 0)
             trace.record(f'until {self._typed("state", name)} | grep -q \'"status": "stopped"\'; do sleep 0.1; done')
