@@ -21,12 +21,21 @@ from labkit.runtimes import lifecycle, lxc
 Claim = tuple[str, str]
 """(kind, name): "netns", "link", "lxc" (a container that root makes under /var/lib/lxc) or "runc" (one in the lab's cgroups)."""
 
+from labkit.runtimes import containerd_namespace, lxc
+from labkit.runtimes.cri import claim as pods
+
+Claim = tuple[str, str]
+"""(kind, name): kind "netns" or "link"; "lxc", a container that root makes under /var/lib/lxc; "containerd", a namespace of
+containerd; "pods", a namespace of pods."""
+
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
     "link": network.claim_link,
     "lxc": lxc.claim,
     "lxd": lxd_claims.claim,
     "runc": lifecycle.homes,
+    "containerd": containerd_namespace.claim,
+    "pods": pods.claim,
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import ledger, trace
-from labkit.errors import CommandError, LabError
+from labkit.errors import LabError
 from labkit.host.account import IdMap
 from labkit.host.services import places
 from labkit.kernel import processes, rooted, trees
@@ -117,9 +117,7 @@ class Cri:
         container = pick(self.list(), name, self.name)
         rooted.program(Path(f"/proc/{running(container)}/root"), argv[0])
         with Client(self.socket()) as client:
-            done = client.exec(self._identifier(client, container), argv)
-        trace.record(f"crictl exec -s {name} {' '.join(argv)}")
-        return done
+            return client.exec(self._identifier(client, container), argv)
 
     def stop(self, name: str, timeout: float = 10.0) -> None:
         """Ask the first process to end, kill it after `timeout`, and end the pod.
@@ -134,7 +132,6 @@ class Cri:
                     client.stop(container["id"], math.ceil(timeout))
                 client.stop_pod(pod["id"])
         ours.end(entry)
-        trace.record(f"crictl stop --timeout {math.ceil(timeout)} {name}; crictl stopp {name}")
 
     def remove(self, name: str) -> None:
         """Forget a stopped container with its pod and its image.
@@ -148,7 +145,6 @@ class Cri:
             if container.name == name:
                 ours.must_be_stopped(container)
         ledger.undo_one(entry)
-        trace.record(f"crictl rm {name}; crictl rmp {name}; crictl rmi {image(entry)}")
 
     def log(self, name: str) -> tuple[logs.Line, ...]:
         """Return what a container of the lab wrote, each line with its time and stream.
@@ -206,14 +202,14 @@ class Cri:
         """Note the first process and what keeps it, once the program runs.
 
         Raises:
-            CommandError: it ended as it began.
+            LabError: it ended as it began, with its exit status.
         """
         pid = _pid(client, entry.identity["container"])
         init = ending.known(pid) if pid else None
         fields = members.stat_fields(pid) if pid else []
         if init is None or not ours.wait_until_it_runs(init, _STARTERS):
-            status = client.container(entry.identity["container"])
-            raise CommandError(["crictl", "start", entry.key["name"]], status["exit_code"], cause="its first process ended at once")
+            status = _ended(client, entry.identity["container"])
+            raise LabError(f"the container {self.name}:{entry.key['name']} ended as it began", cause=f"exit status {status['exit_code']}")
         entry.identity.update(init=init, supervisor=ending.known(int(fields[1])) if fields else None)
 
 
@@ -293,15 +289,31 @@ def undo(entry: ledger.Entry, *, must_answer: bool = True) -> None:
         raise LabError(f"nobody serves the CRI at {socket}, and {entry.key['name']} is in its database", remedy="labkit up containerd")
 
 
+def _ended(client: Client, identifier: str) -> dict[str, Any]:
+    """Return the state of a container whose process is gone, once the server knows it."""
+    deadline = time.monotonic() + _PATIENCE
+    while (status := client.container(identifier))["state"] == "CONTAINER_RUNNING" and time.monotonic() < deadline:
+        time.sleep(_TICK)
+    return status
+
+
 def _remove(client: Client, entry: ledger.Entry) -> None:
-    """Remove pods and image; a pod that is still being made, for who was killed, is waited for."""
+    """Remove pods and image; a pod that is still being made, for who was killed, is waited for.
+
+    Raises:
+        CallError: the server could not, also when it was asked again: it refuses while one of its shims is just ending.
+    """
     deadline = time.monotonic() + _PATIENCE
     while True:
-        for pod in client.pods(**{LABEL: entry.key["id"]}):
-            client.stop_pod(pod["id"])
-            client.remove_pod(pod["id"])
-        if not _is_reserved(client, entry):
-            break
+        try:
+            for pod in client.pods(**{LABEL: entry.key["id"]}):
+                client.stop_pod(pod["id"])
+                client.remove_pod(pod["id"])
+            if not _is_reserved(client, entry):
+                break
+        except CallError:
+            if time.monotonic() > deadline:
+                raise
         if time.monotonic() > deadline:
             raise LabError(f"{client.socket}: the pod {entry.key['name']} is neither there nor gone after {_PATIENCE:g} s")
         time.sleep(_TICK)
