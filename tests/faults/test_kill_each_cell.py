@@ -14,23 +14,41 @@ from labkit.kernel.snapshot import diff, snapshot
 from labkit.kernel.state import Change, Snapshot
 
 
-def cells(notebook: Path) -> list[str]:
-    return [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+def sections(notebook: Path) -> list[list[str]]:
+    """Return the code cells by section: a `## ` heading begins one. What stands before the first is the opening."""
+    found: list[list[str]] = [[]]
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            found[-1].append(cell.source)
+        elif any(line.startswith("## ") for line in cell.source.splitlines()):
+            found.append([])
+    return [section for section in found if section]
+
+
+def runs(notebook: Path) -> list[list[str]]:
+    """Return what is run before each kill: the opening and a section as far as one cell, for each cell; and all there is but the close.
+
+    A section stands on its own, so the ones before it need not be run each time.
+    """
+    opening, *rest = sections(notebook)
+    each = [opening[: last + 1] for last in range(len(opening))]
+    each += [[*opening, *section[: last + 1]] for section in rest for last in range(len(section))]
+    return [*each, [source for section in sections(notebook) for source in section][:-1]]
 
 
 CASES = [
-    pytest.param(lab.notebook(), number, id=f"{lab.id}-cell-{number + 1}")
+    pytest.param(lab.notebook(), cells, id=f"{lab.id}-{number + 1}")
     for lab in course_map.written()
-    for number in range(len(cells(lab.notebook())))
+    for number, cells in enumerate(runs(lab.notebook()))
 ]
 
 
-@pytest.mark.parametrize(("notebook", "last"), CASES)
-def test_nothing_is_left_after_the_kernel_was_killed(notebook: Path, last: int, canary: Canary):
+@pytest.mark.parametrize(("notebook", "cells"), CASES)
+def test_nothing_is_left_after_the_kernel_was_killed(notebook: Path, cells: list[str], canary: Canary):
     before = snapshot()
     kernel = Session(notebook.parent)
     try:
-        for source in cells(notebook)[: last + 1]:
+        for source in cells:
             kernel.ok(source)
     finally:
         kernel.kill()
