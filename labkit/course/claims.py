@@ -12,27 +12,19 @@ from types import ModuleType
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
-from labkit.runtimes import lxc, lxd_claims
-
-Claim = tuple[str, str]
-"""(kind, name): kind "netns", "link", "lxc", which is a container that root makes under /var/lib/lxc, or "lxd"."""
-from labkit.runtimes import lifecycle, lxc
-
-Claim = tuple[str, str]
-"""(kind, name): "netns", "link", "lxc" (a container that root makes under /var/lib/lxc) or "runc" (one in the lab's cgroups)."""
-
-from labkit.runtimes import containerd_namespace, lxc
+from labkit.runtimes import containerd_namespace, docker, lifecycle, lxc, lxd_claims
 from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
-"""(kind, name): kind "netns" or "link"; "lxc", a container that root makes under /var/lib/lxc; "containerd", a namespace of
-containerd; "pods", a namespace of pods."""
+"""(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
+"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
     "link": network.claim_link,
     "lxc": lxc.claim,
     "lxd": lxd_claims.claim,
+    "docker": docker.claim,
     "runc": lifecycle.homes,
     "containerd": containerd_namespace.claim,
     "pods": pods.claim,

@@ -173,6 +173,24 @@ class Views(Containers):
         """
         return following()
 
+    def parent(self, thing: Target) -> str:
+        """Return what the parent of a container's first process is called.
+
+        Shell: ps -o comm= -p $(ps -o ppid= -p PID)
+
+        Args:
+            thing: as for `xray`.
+
+        Raises:
+            LabError: nothing is called so, or it has ended.
+        """
+        machine = xray.Machine()
+        name, pid = target(thing, self.started, machine)
+        above = next(iter(machine.ancestors(pid)), None)
+        if above is None:
+            raise LabError(f"{name} has no parent in sight")
+        return above.comm
+
     def processes_in(self, root: Place) -> tuple[int, ...]:
         """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.
 

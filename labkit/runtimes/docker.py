@@ -32,6 +32,7 @@ from labkit.runtimes import ours
 from labkit.runtimes.container import Container, State, pick, running
 
 _KIND = "docker container"
+_CLAIM = "docker claim"
 _LABEL = "org.labkit.container"
 _STATES: Mapping[str, State] = {"created": "created", "running": "running", "restarting": "creating", "paused": "paused"}
 _STARTERS = ("runc", "crun", "exe")  # runc runs a copy of itself from memory, "/proc/self/exe" by name
@@ -264,3 +265,35 @@ def _left(entry: ledger.Entry) -> list[tuple[str, str]]:
     container = _ask("ps", "--all", "--quiet", "--no-trunc", "--filter", label, "--filter", name).split()
     image = _ask("images", "--quiet", _image(entry)).split()
     return [*(("rm", one) for one in container), *(("rmi", _image(entry)) for _ in image)]
+
+
+def claim(name: str) -> None:
+    """Take a name for this lab that a person will give a container by hand, as the course has it: the undo removes it.
+
+    Raises:
+        LabError: there is such a container already, and no lab made it.
+    """
+    taken = any(entry.kind == _CLAIM and entry.key["name"] == name for entry in ledger.live(ledger.owner()))
+    if not taken and _called(name):
+        raise LabError(f"the container docker:{name} is there already and was not made by this lab", remedy=f"docker rm --force {name}")
+    if not taken:
+        ledger.intend(_CLAIM, name=name)
+
+
+@ledger.undoes(_CLAIM, survives_reboot=True)
+def _undo_claim(entry: ledger.Entry) -> None:
+    """Remove the container of this name, and its anonymous volumes.
+
+    Raises:
+        CommandError: it does not remove it.
+    """
+    name = entry.key["name"]
+    if shutil.which("docker") and _called(name):
+        commands.run(_words("rm", "--force", "--volumes", name), env=rooted.ENVIRONMENT, timeout=_PATIENCE)
+
+
+def _called(name: str) -> list[str]:
+    """Return the containers of this name: one, or none, also where no daemon is."""
+    if Docker().available():
+        return []
+    return _ask("ps", "--all", "--quiet", "--filter", f"name=^/?{re.escape(name)}$").split()

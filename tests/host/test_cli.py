@@ -75,8 +75,8 @@ def test_labs_lists_the_whole_course_in_80_columns() -> None:
     assert len(lines) == 26
     assert [line.split()[0] for line in lines] == [lab.id for lab in LABS]
     assert max(map(len, lines)) <= 80
-    assert [line.split()[0] for line in lines if "not there yet" not in line] == ["2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "4.6"]
-    assert [line.split()[0] for line in lines if "not there yet" not in line] == ["2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "4.1"]
+    written = [line.split()[0] for line in lines if "not there yet" not in line]
+    assert written == ["2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "4.1", "4.3", "4.6"]
 
 
 def test_the_course_map_knows_every_title_once() -> None:
