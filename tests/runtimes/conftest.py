@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pods
 import pytest
 
 from labkit import ledger
@@ -39,6 +40,7 @@ def services(own_state: Path) -> Iterator[service.Places]:
     file = own_state / "services.json"
     file.write_text(json.dumps({name: str(getattr(here, name)) for name in ENGINES}))
     try:
+        pods.first(here.containerd, own_state)
         yield service.places()
     finally:
         file.unlink()

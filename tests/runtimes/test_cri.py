@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pods
 import pytest
 
 from labkit import ledger, runtimes
@@ -25,13 +26,12 @@ from labkit.runtimes.cri import CallError, Client, logs
 Fields = dict[str, Any]
 
 IMAGE = "docker.io/library/busybox:latest"
-OWN_PIDS = {"security_context": {"namespace_options": {"pid": "CONTAINER"}}}
 LOOP = 'trap "exit 4" TERM; while :; do sleep 0.1; done'
 
 
 @pytest.fixture
 def label() -> dict[str, str]:
-    return {"labkit.test": uuid.uuid4().hex}
+    return {pods.LABEL: uuid.uuid4().hex}
 
 
 @pytest.fixture
@@ -39,23 +39,7 @@ def client(services: Places, label: dict[str, str]) -> Iterator[Client]:
     with Client(services.containerd) as one:
         one.pull(IMAGE)
         yield one
-        for pod in one.pods(**label):
-            one.stop_pod(pod["id"])
-            one.remove_pod(pod["id"])
-    parts = (part for base in ("", "*/") for below in ("/*", "") for part in Path("/sys/fs/cgroup").glob(f"{base}labkit-cri-test{below}"))
-    for directory in list(parts):
-        if directory.is_dir():
-            directory.rmdir()
-
-
-def pod(label: dict[str, str], logs: Path, name: str = "pod") -> Fields:
-    return {
-        "metadata": {"name": name, "uid": f"{label['labkit.test']}-{name}", "namespace": "test"},
-        "hostname": name,
-        "log_directory": str(logs),
-        "labels": label,
-        "linux": {"cgroup_parent": "/labkit-cri-test", **OWN_PIDS},
-    }
+        pods.remove_all(one, label)
 
 
 def container(label: dict[str, str], script: str, image: str = IMAGE) -> Fields:
@@ -66,7 +50,7 @@ def container(label: dict[str, str], script: str, image: str = IMAGE) -> Fields:
         "envs": [{"key": "COLOUR", "value": "green"}],
         "labels": label,
         "log_path": "main.log",
-        "linux": {**OWN_PIDS, "resources": {"memory_limit_in_bytes": 64 << 20, "oom_score_adj": 500}},
+        "linux": {**pods.OWN_PIDS, "resources": {"memory_limit_in_bytes": 64 << 20, "oom_score_adj": 500}},
     }
 
 
@@ -85,7 +69,7 @@ def test_the_server_says_who_it_is_and_that_it_is_ready(client: Client):
 
 
 def test_a_pod_from_its_sandbox_to_its_removal(client: Client, label: dict[str, str], tmp_path: Path):
-    config = pod(label, tmp_path)
+    config = pods.pod(label, tmp_path)
     sandbox = client.run_pod(config)
     made = client.create(sandbox, container(label, f"echo begun; echo $COLOUR >&2; {LOOP}"), config)
     assert client.container(made)["state"] == "CONTAINER_CREATED"
@@ -94,7 +78,7 @@ def test_a_pod_from_its_sandbox_to_its_removal(client: Client, label: dict[str, 
     pid = there["info"]["pid"]
     assert there["state"] == "CONTAINER_RUNNING"
     assert Path(f"/proc/{pid}/root/bin/busybox").exists()
-    assert f"/labkit-cri-test/{made}" in Path(f"/proc/{pid}/cgroup").read_text()
+    assert f"/{pods.CGROUP}/{made}" in Path(f"/proc/{pid}/cgroup").read_text()
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "500\n"
     pause = client.pod(sandbox)
     assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{pause['info']['pid']}/ns/net")
@@ -118,7 +102,7 @@ def test_a_pod_from_its_sandbox_to_its_removal(client: Client, label: dict[str, 
 
 def test_ten_pods_at_once_have_ten_addresses(client: Client, label: dict[str, str], tmp_path: Path):
     def whole(number: int) -> tuple[str, str]:
-        config = pod(label, tmp_path / str(number), f"pod-{number}")
+        config = pods.pod(label, tmp_path / str(number), f"pod-{number}")
         sandbox = client.run_pod(config)
         made = client.create(sandbox, container(label, LOOP), config)
         client.start(made)
@@ -139,7 +123,7 @@ def test_an_image_that_is_not_there_is_told_in_the_servers_words(client: Client,
         client.pull("docker.io/library/nosuch:1")
     with pytest.raises(CallError, match=r"PullImage: .*invalid reference format"):
         client.pull("Not An Image")
-    config = pod(label, tmp_path)
+    config = pods.pod(label, tmp_path)
     sandbox = client.run_pod(config)
     with pytest.raises(CallError, match=r"CreateContainer: NOT_FOUND: .*library/nosuch"):
         client.create(sandbox, container(label, LOOP, "docker.io/library/nosuch:1"), config)
@@ -147,7 +131,7 @@ def test_an_image_that_is_not_there_is_told_in_the_servers_words(client: Client,
 
 
 def test_a_container_that_exits_has_its_code_its_reason_and_its_log(client: Client, label: dict[str, str], tmp_path: Path):
-    config = pod(label, tmp_path)
+    config = pods.pod(label, tmp_path)
     sandbox = client.run_pod(config)
     long = "head -c 40000 /dev/zero | tr '\\0' x; echo; printf unfinished; exit 7"
     made = client.create(sandbox, container(label, long), config)

@@ -293,15 +293,20 @@ def _why_unavailable(path: Path) -> tuple[str | None, str]:
     import socket
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as once:
+        once.settimeout(1.0)
         try:
             once.connect(str(path))
+            if once.recv(1):  # HTTP/2 lets the server begin; one that is ending closes what it has not accepted
+                return "the connection ended before the answer came; the server is there now", "try again"
         except FileNotFoundError:
             return "there is no such socket", "labkit up containerd"
-        except ConnectionRefusedError:
-            return "the socket is there, and nobody listens on it", "labkit up containerd"
+        except TimeoutError:
+            return "somebody listens there, and does not say that it serves the CRI", "labkit status"
+        except (ConnectionRefusedError, ConnectionResetError):
+            pass
         except OSError as error:
             return f"connect: {error.strerror or error}", "sudo"
-    return "the connection ended before the answer came; somebody listens there now", "try again"
+    return "the socket is there, and nobody listens on it", "labkit up containerd"
 
 
 def _with_info(answer: dict[str, Any]) -> dict[str, Any]:

@@ -212,7 +212,7 @@ class Cri:
         init = ending.known(pid) if pid else None
         fields = members.stat_fields(pid) if pid else []
         if init is None or not ours.wait_until_it_runs(init, _STARTERS):
-            status = client.container(entry.identity["container"])
+            status = _ended(client, entry.identity["container"])
             raise CommandError(["crictl", "start", entry.key["name"]], status["exit_code"], cause="its first process ended at once")
         entry.identity.update(init=init, supervisor=ending.known(int(fields[1])) if fields else None)
 
@@ -293,15 +293,31 @@ def undo(entry: ledger.Entry, *, must_answer: bool = True) -> None:
         raise LabError(f"nobody serves the CRI at {socket}, and {entry.key['name']} is in its database", remedy="labkit up containerd")
 
 
+def _ended(client: Client, identifier: str) -> dict[str, Any]:
+    """Return the state of a container whose process is gone, once the server knows it."""
+    deadline = time.monotonic() + _PATIENCE
+    while (status := client.container(identifier))["state"] == "CONTAINER_RUNNING" and time.monotonic() < deadline:
+        time.sleep(_TICK)
+    return status
+
+
 def _remove(client: Client, entry: ledger.Entry) -> None:
-    """Remove pods and image; a pod that is still being made, for who was killed, is waited for."""
+    """Remove pods and image; a pod that is still being made, for who was killed, is waited for.
+
+    Raises:
+        CallError: the server could not, also when it was asked again: it refuses while one of its shims is just ending.
+    """
     deadline = time.monotonic() + _PATIENCE
     while True:
-        for pod in client.pods(**{LABEL: entry.key["id"]}):
-            client.stop_pod(pod["id"])
-            client.remove_pod(pod["id"])
-        if not _is_reserved(client, entry):
-            break
+        try:
+            for pod in client.pods(**{LABEL: entry.key["id"]}):
+                client.stop_pod(pod["id"])
+                client.remove_pod(pod["id"])
+            if not _is_reserved(client, entry):
+                break
+        except CallError:
+            if time.monotonic() > deadline:
+                raise
         if time.monotonic() > deadline:
             raise LabError(f"{client.socket}: the pod {entry.key['name']} is neither there nor gone after {_PATIENCE:g} s")
         time.sleep(_TICK)
