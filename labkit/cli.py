@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from labkit.course.course_map import CourseLab
     from labkit.course.lab import Lab
 
-_GROUPS = {"images": "labkit.images.command"}
-"""Each group of commands with the module that has it."""
+_GROUPS = {"cri": "labkit.runtimes.cri.command", "images": "labkit.images.command"}
+"""Each command, or group of commands, that a room below has, with its module."""
 
 
 class _Doors(click.Group):

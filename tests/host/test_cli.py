@@ -14,7 +14,7 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh
 """Another user, who may read a checkout below /root all the same."""
 COMMANDS = tuple(
     "labs doctor start url clean up down status render validate check hint solution progress "
-    "parts xray compare execs images version".split()
+    "parts xray compare cri execs images version".split()
 )
 
 
@@ -40,6 +40,10 @@ def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProc
         (["parts", "nobody-is-called-so"], "no process and no container here is called 'nobody-is-called-so'"),
         (["parts", "4194305"], "there is no process 4194305"),
         (["labs", "2.1"], "unexpected extra argument"),
+        (["cri", "Versoin"], "the labs know no call 'Versoin' of the CRI; remedy: Version?"),
+        (["cri", "Version", "{"], "Version: the request is not JSON"),
+        (["cri", "Version", "[]"], "Version: the request must be an object of JSON"),
+        (["cri", "--socket", "/run/nobody.sock", "Version"], "/run/nobody.sock: Version: UNAVAILABLE; cause: there is no such socket"),
         (["compare", "dockr"], "there is no runtime 'dockr'; remedy: one of chroot"),
         (["execs"], "Missing argument 'COMMAND'"),
         (["execs", "nosuch", "--help"], "needs the command nosuch; found no such command in PATH"),

@@ -1,6 +1,8 @@
 """The client of the CRI against a real containerd: what it asks for is read back from the kernel."""
 
+import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,7 +19,7 @@ from typing import Any
 import pods
 import pytest
 
-from labkit import ledger, runtimes
+from labkit import ledger, runtimes, trace
 from labkit.errors import LabError
 from labkit.host.services import Places
 from labkit.runtimes import Runtime
@@ -253,3 +255,20 @@ def test_who_asks_for_a_pod_is_killed_while_it_is_made_and_the_clean_up_leaves_n
             time.sleep(0.1)
     left = ["ctr", "--namespace", "k8s.io", "containers", "list", "--quiet", f'labels."labkit.container"=={identifier}']
     assert subprocess.run(left, capture_output=True, text=True).stdout == ""
+
+
+@pytest.mark.usefixtures("client")
+def test_any_call_can_be_made_from_a_terminal_and_what_is_traced_can_be_typed(label: dict[str, str], tmp_path: Path, services: Places):
+    labkit = [sys.executable, "-m", "labkit", "cri", "--socket", str(services.containerd)]
+
+    def typed(*words: str, told: Fields | None = None) -> Fields:
+        done = subprocess.run([*labkit, *words], input=json.dumps(told), capture_output=True, text=True, check=True)
+        return dict(json.loads(done.stdout))
+
+    sandbox = typed("RunPodSandbox", "-", told={"config": pods.pod(label, tmp_path)})["pod_sandbox_id"]
+    with Client(services.containerd) as client, trace.collecting() as traced:
+        assert client.pod(sandbox)["state"] == "SANDBOX_READY"
+        client.stop_pod(sandbox)
+    assert traced.shell() == f"labkit cri StopPodSandbox '{json.dumps({'pod_sandbox_id': sandbox})}'"
+    typed(*shlex.split(traced.shell())[2:])
+    assert typed("PodSandboxStatus", json.dumps({"pod_sandbox_id": sandbox}))["status"]["state"] == "SANDBOX_NOTREADY"

@@ -6,6 +6,7 @@ Requests and answers are dictionaries with the field names of the interface, as 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,10 @@ SECONDS = 60.0
 """How long an answer is waited for, unless the call says something else."""
 
 Fields = Mapping[str, Any]
+_CHANGES = (
+    "CreateContainer", "ExecSync", "PullImage", "RemoveContainer", "RemoveImage", "RemovePodSandbox", "RunPodSandbox", "StartContainer",
+    "StopContainer", "StopPodSandbox",
+)  # fmt: skip
 _WHOLE: dict[str, Any] = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
 
 
@@ -90,6 +95,8 @@ class Client:
             answer = stub(request, timeout=timeout)
         except grpc.RpcError as error:
             raise self._failed(name, error) from error
+        if name in _CHANGES:
+            trace.record(shlex.join(["labkit", "cri", name, json.dumps(fields)]), calls=[messages.path(name)])
         told: dict[str, Any] = json_format.MessageToDict(answer, **_WHOLE)
         return told
 
@@ -131,9 +138,7 @@ class Client:
         Shell:
             crictl pull NAME
         """
-        pulled = str(self.call("PullImage", timeout, image={"image": name})["image_ref"])
-        trace.record(f"crictl pull {name}")
-        return pulled
+        return str(self.call("PullImage", timeout, image={"image": name})["image_ref"])
 
     def remove_image(self, name: str) -> None:
         """Remove an image with all its names; one that is not there is no error.
@@ -153,9 +158,7 @@ class Client:
             config: its PodSandboxConfig.
             handler: which of the server's low-level runtimes runs it; "" for the default one.
         """
-        pod = str(self.call("RunPodSandbox", config=config, runtime_handler=handler)["pod_sandbox_id"])
-        trace.record("crictl runp pod.json", writes=[("pod.json", json.dumps(config))])
-        return pod
+        return str(self.call("RunPodSandbox", config=config, runtime_handler=handler)["pod_sandbox_id"])
 
     def pods(self, **labels: str) -> list[dict[str, Any]]:
         """Return the pod sandboxes, those that have these labels.
@@ -196,9 +199,7 @@ class Client:
             crictl create POD container.json pod.json
         """
         fields = {"pod_sandbox_id": pod, "config": config, "sandbox_config": pod_config}
-        container = str(self.call("CreateContainer", **fields)["container_id"])
-        trace.record(f"crictl create {pod[:13]} container.json pod.json", writes=[("container.json", json.dumps(config))])
-        return container
+        return str(self.call("CreateContainer", **fields)["container_id"])
 
     def start(self, identifier: str) -> None:
         """Start a container that was made.

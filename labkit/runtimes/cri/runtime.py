@@ -117,9 +117,7 @@ class Cri:
         container = pick(self.list(), name, self.name)
         rooted.program(Path(f"/proc/{running(container)}/root"), argv[0])
         with Client(self.socket()) as client:
-            done = client.exec(self._identifier(client, container), argv)
-        trace.record(f"crictl exec -s {name} {' '.join(argv)}")
-        return done
+            return client.exec(self._identifier(client, container), argv)
 
     def stop(self, name: str, timeout: float = 10.0) -> None:
         """Ask the first process to end, kill it after `timeout`, and end the pod.
@@ -134,7 +132,6 @@ class Cri:
                     client.stop(container["id"], math.ceil(timeout))
                 client.stop_pod(pod["id"])
         ours.end(entry)
-        trace.record(f"crictl stop --timeout {math.ceil(timeout)} {name}; crictl stopp {name}")
 
     def remove(self, name: str) -> None:
         """Forget a stopped container with its pod and its image.
@@ -148,7 +145,6 @@ class Cri:
             if container.name == name:
                 ours.must_be_stopped(container)
         ledger.undo_one(entry)
-        trace.record(f"crictl rm {name}; crictl rmp {name}; crictl rmi {image(entry)}")
 
     def log(self, name: str) -> tuple[logs.Line, ...]:
         """Return what a container of the lab wrote, each line with its time and stream.
