@@ -26,10 +26,15 @@ def pod(label: dict[str, str], logs: Path, name: str = "pod") -> Fields:
 
 
 def remove_all(client: Client, label: dict[str, str]) -> None:
-    """Remove the pods with a label, and the cgroup in which the pods of the tests are."""
+    """Remove the pods with a label, and their cgroup."""
     for one in client.pods(**label):
         client.stop_pod(one["id"])
         client.remove_pod(one["id"])
+    remove_cgroups()
+
+
+def remove_cgroups() -> None:
+    """Remove the cgroup in which containers of the tests are, once they are gone."""
     parts = [part for base in ("", "*/") for below in ("/*", "") for part in Path("/sys/fs/cgroup").glob(f"{base}{CGROUP}{below}")]
     for directory in parts:
         if directory.is_dir():

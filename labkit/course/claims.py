@@ -12,12 +12,20 @@ from types import ModuleType
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
-from labkit.runtimes import lxc
+from labkit.runtimes import containerd_namespace, lxc
+from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
-"""(kind, name): kind "netns", "link" or "lxc", which is a container that root makes under /var/lib/lxc."""
+"""(kind, name): kind "netns" or "link"; "lxc", a container that root makes under /var/lib/lxc; "containerd", a namespace of
+containerd; "pods", a namespace of pods."""
 
-_CLAIM: dict[str, Callable[[str], object]] = {"netns": NetworkNamespace.claim, "link": network.claim_link, "lxc": lxc.claim}
+_CLAIM: dict[str, Callable[[str], object]] = {
+    "netns": NetworkNamespace.claim,
+    "link": network.claim_link,
+    "lxc": lxc.claim,
+    "containerd": containerd_namespace.claim,
+    "pods": pods.claim,
+}
 
 
 def of(module: ModuleType) -> tuple[Claim, ...]:

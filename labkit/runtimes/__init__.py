@@ -30,6 +30,9 @@ _PLACES = {
 }
 """Name to the module and the class in it."""
 
+_CLAIMS = ("containerd_namespace", "cri.claim")
+"""Modules that take names for what is made by hand."""
+
 ALL = tuple(_PLACES)
 """The names of the runtimes."""
 
@@ -51,6 +54,8 @@ def load() -> None:
     """Import every runtime, so that the ledger can undo what any of them made."""
     for name in ALL:
         find(name)
+    for module in _CLAIMS:
+        import_module(f"labkit.runtimes.{module}")
 
 
 def containers() -> tuple[Container, ...]:
