@@ -12,6 +12,7 @@ from labkit import ledger
 from labkit.errors import LabError, UnsupportedError
 from labkit.host.services import places
 from labkit.kernel import commands
+from labkit.kernel.cgroups.delegation import homes
 from labkit.runtimes import shims
 from labkit.runtimes.containerd import command
 
@@ -30,6 +31,7 @@ def claim(name: str) -> None:
     claimed = any(entry.kind == _KIND and entry.key["name"] == name for entry in ledger.live(ledger.owner()))
     if not claimed and name in _listed(socket, "namespaces", "list", "--quiet"):
         raise LabError(f"containerd has a namespace {name} already, and it was not made by this lab", remedy="ctr namespaces list")
+    homes()  # a namespace that is called as the lab's cgroup has its containers there: ctr puts them in /NAMESPACE/CONTAINER
     ledger.intend(_KIND, name=name, socket=str(socket))
 
 
