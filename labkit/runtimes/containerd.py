@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from labkit import ledger, trace
-from labkit.errors import CommandError, LabError
+from labkit.errors import LabError
 from labkit.host.account import IdMap
 from labkit.host.services import places
 from labkit.kernel import commands, processes, rooted, trees
@@ -200,7 +200,7 @@ def _note(entry: ledger.Entry) -> None:
     """Note the first process and its shim, once the program runs.
 
     Raises:
-        CommandError: it ended as it began.
+        LabError: it ended as it began, with the last line that it wrote.
     """
     name = entry.key["name"]
     pid = next((pid for _, each, pid, _ in _rows([entry.key["namespace"]]) if each == name), 0)
@@ -208,7 +208,7 @@ def _note(entry: ledger.Entry) -> None:
     fields = members.stat_fields(pid)
     if init is None or not ours.wait_until_it_runs(init, _STARTERS):
         log = members.read(_directory(name) / "log").strip().splitlines()[-1:]
-        raise CommandError(["ctr", "run", name], 0, cause="its first process ended at once" + "".join(f": {line}" for line in log))
+        raise LabError(f"the container containerd:{name} ended as it began", cause=log[0] if log else None)
     entry.identity.update(init=init, supervisor=ending.known(int(fields[1])) if fields else None)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import ledger, trace
-from labkit.errors import CommandError, LabError
+from labkit.errors import LabError
 from labkit.host.account import IdMap
 from labkit.host.services import places
 from labkit.kernel import processes, rooted, trees
@@ -202,14 +202,14 @@ class Cri:
         """Note the first process and what keeps it, once the program runs.
 
         Raises:
-            CommandError: it ended as it began.
+            LabError: it ended as it began, with its exit status.
         """
         pid = _pid(client, entry.identity["container"])
         init = ending.known(pid) if pid else None
         fields = members.stat_fields(pid) if pid else []
         if init is None or not ours.wait_until_it_runs(init, _STARTERS):
             status = _ended(client, entry.identity["container"])
-            raise CommandError(["crictl", "start", entry.key["name"]], status["exit_code"], cause="its first process ended at once")
+            raise LabError(f"the container {self.name}:{entry.key['name']} ended as it began", cause=f"exit status {status['exit_code']}")
         entry.identity.update(init=init, supervisor=ending.known(int(fields[1])) if fields else None)
 
 
