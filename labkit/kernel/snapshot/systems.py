@@ -37,7 +37,7 @@ class Systems:
         self.names = {pid: names[pid] for pid in self.inits}
         watching = {pid for init in self.inits for pid in self._ancestors(init) if ours.get(pid) and ours[pid].comm in noise.MONITORS}
         inits = {pid: processes[pid] for pid in self.inits}
-        self.lab = {pid: each for pid, each in (ours | inits).items() if pid not in watching and not self._is_inside(pid)}
+        self.lab = {pid: each for pid, each in (ours | inits).items() if pid not in watching | shims and not self._is_inside(pid)}
 
     def _is_init(self, each: ProcessState) -> bool:
         """Whether it is an init, and number 1 of its PID namespace: its parent is in another."""
