@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.course.course_map import LABS
+from labkit.course.course_map import LABS, written
 
 ROOT = Path(__file__).resolve().parents[2]
 READS = "+dac_read_search"
@@ -75,8 +75,8 @@ def test_labs_lists_the_whole_course_in_80_columns() -> None:
     assert len(lines) == 26
     assert [line.split()[0] for line in lines] == [lab.id for lab in LABS]
     assert max(map(len, lines)) <= 80
-    written = [line.split()[0] for line in lines if "not there yet" not in line]
-    assert written == ["2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "4.1", "4.3", "4.6"]
+    there = [line.split()[0] for line in lines if "not there yet" not in line]
+    assert there == [lab.id for lab in written()]
 
 
 def test_the_course_map_knows_every_title_once() -> None:
