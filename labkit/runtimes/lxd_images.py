@@ -59,14 +59,19 @@ def init_line(argv: Sequence[str]) -> str:
 
 
 def forget(daemon: Daemon, entry: ledger.Entry) -> None:
-    """Remove the image of a container, where it is there."""
-    if daemon.ask(f"/1.0/images/aliases/{alias(entry)}"):
-        daemon.tell(["lxc", "image", "delete", alias(entry)])
+    """Remove the image of a container, where it is there: it has no name yet where its import was cut short."""
+    for image in daemon.ask("/1.0/images?recursion=1"):
+        if image["properties"].get("description") == _mark(entry):
+            daemon.tell(["lxc", "image", "delete", image["fingerprint"]])
+
+
+def _mark(entry: ledger.Entry) -> str:
+    return f"labkit {entry.id}"
 
 
 def _metadata(entry: ledger.Entry) -> str:
     """Return metadata.yaml, JSON being a part of YAML; the id makes the image one of its own, even of the same directory."""
-    properties = {"description": f"labkit {entry.id}", "os": "labkit"}
+    properties = {"description": _mark(entry), "os": "labkit"}
     return json.dumps({"architecture": os.uname().machine, "creation_date": int(time.time()), "properties": properties})
 
 
