@@ -223,7 +223,9 @@ def _await_end(daemon: ending.Known) -> None:
     except ProcessLookupError:
         return
     try:
-        if ending.known(daemon.pid) == daemon and not select.select([pidfd], [], [], _PATIENCE)[0]:
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        if ending.known(daemon.pid) == daemon and not ended.poll(_PATIENCE * 1000):
             ending.kill([daemon])
     finally:
         os.close(pidfd)

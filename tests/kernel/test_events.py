@@ -1,6 +1,7 @@
 """The record of who starts whom has what happened, all of it, in order, and says what it could not have."""
 
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def test_the_forks_execs_and_exits_of_a_script_are_recorded_exactly_and_in_order
 
 def born_and_gone(parent: int, pid: int, status: int) -> list[tuple[str, int, int, int]]:
     return [("fork", parent, pid, 0), ("exec", pid, 0, 0), ("exit", pid, 0, status)]
+
+
+def test_it_is_recorded_also_where_a_thousand_files_are_open():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    many = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert [event.what for event in ran("true").events if event.what == "exec"] == ["exec"]
+    finally:
+        for descriptor in many:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_name_that_a_process_gives_itself_is_recorded():
