@@ -12,12 +12,12 @@ from types import ModuleType
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
-from labkit.runtimes import containerd_namespace, docker, lifecycle, lxc, lxd_claims, podman
+from labkit.runtimes import containerd_namespace, docker, lifecycle, lxc, lxd_claims
 from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
-"""(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker",
-"podman" (root's) or "runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods."""
+"""(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
+"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
@@ -28,7 +28,6 @@ _CLAIM: dict[str, Callable[[str], object]] = {
     "runc": lifecycle.homes,
     "containerd": containerd_namespace.claim,
     "pods": pods.claim,
-    "podman": podman.claim,
 }
 
 

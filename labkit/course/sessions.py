@@ -5,17 +5,15 @@ The way into it is a small script in the lab's directory, for cells and for a te
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit import trace
 from labkit.host.account import STUDENT, Account, delegable, find
-from labkit.host.services.mirrors import containers_conf
 from labkit.kernel import trees
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ for slice in {slices}; do
     done
     echo $$ > "$slice/$scope/cgroup.procs"
 done
-export HOME={home} USER={name} LOGNAME={name}{more}
+export HOME={home} USER={name} LOGNAME={name}
 exec {command} "$@"
 """
 
@@ -67,42 +65,24 @@ class Session:
         """
         user = find(name)
         home, door = place.directory / "home", place.directory / user.name
-        podman = _podman(home) if "podman" in place.needs else {}
-        environment = {**place.environment(), **user.environment(), **podman, "HOME": str(home), "LAB": str(place.directory)}
+        environment = {**place.environment(), **user.environment(), "HOME": str(home), "LAB": str(place.directory)}
         session = cls(user, home, door, tuple(delegable(f"{user.name}.slice")), environment)
         if not home.is_dir():
             trees.make_tree(home)
             os.chmod(home, 0o711)  # noqa: S103 - root inside its containers is somebody else, and has to go through
             os.chown(home, user.uid, user.gid)
             trace.record(f"chmod 711 {home}; chown {user.name}: {home}")
-        if podman:
-            session._make_for_podman(podman)
         if not door.exists():
-            session._make_door(podman)
+            session._make_door()
         return session
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return how root types a command of the session."""
         return [str(self.door), *argv]
 
-    def _make_for_podman(self, places: Mapping[str, str]) -> None:
-        """Make what a login would have given podman, and the configuration that this machine needs: housekeeping."""
-        with trace.silent():
-            run = trees.make_tree(places["XDG_RUNTIME_DIR"])
-            run.chmod(0o700)
-            os.chown(run, self.account.uid, self.account.gid)
-            Path(places["CONTAINERS_CONF"]).write_text(f'{containers_conf()}lock_type = "file"\n')
-
-    def _make_door(self, more: Mapping[str, str]) -> None:
-        exports = "".join(f" {variable}={shlex.quote(value)}" for variable, value in more.items())
-        words = {"name": self.account.name, "door": self.door, "home": shlex.quote(str(self.home)), "more": exports}
+    def _make_door(self) -> None:
+        words = {"name": self.account.name, "door": self.door, "home": shlex.quote(str(self.home))}
         text = _DOOR.format(**words, slices=shlex.join(map(str, self.cgroups)), command=shlex.join(self.account.typed([])))
         self.door.write_text(text)
         self.door.chmod(0o755)
         trace.record(f"cat > {self.door} << 'END'\n{text}END\nchmod 755 {self.door}")
-
-
-def _podman(home: Path) -> dict[str, str]:
-    """Return what podman needs of a session: a place of at most 50 letters that a boot empties, and locks that are files there."""
-    run = f"/run/labkit-session-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"
-    return {"XDG_RUNTIME_DIR": run, "CONTAINERS_CONF": f"{home}/containers.conf"}

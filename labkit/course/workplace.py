@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
 from labkit.host.rootfs import packed
-from labkit.host.services.mirrors import containers_conf
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
@@ -59,8 +58,6 @@ class Workplace:
                     self.homes["FREEZER"] = cgroups.home("freezer", version=1)
             if BOOTING & set(self.needs):
                 delegation.homes(bare=True)
-            if "podman" in self.needs:
-                self._containers_conf().write_text(containers_conf())
         self.is_open = True
 
     def attach(self) -> None:
@@ -93,8 +90,7 @@ class Workplace:
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
-        own = {"CONTAINERS_CONF": str(self._containers_conf())} if "podman" in self.needs else {}
-        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **own, **pids}
+        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **pids}
 
     def must_be_open(self) -> None:
         """Refuse when the lab was closed.
@@ -108,10 +104,6 @@ class Workplace:
     def short(self, text: str) -> str:
         """Return text with the lab's directory written as the shell cells write it, `$LAB`."""
         return text.replace(str(self.directory), "$LAB")
-
-    def _containers_conf(self) -> Path:
-        """Return where the lab keeps what podman needs on this machine."""
-        return self.directory / "containers.conf"
 
 
 def variable(name: str) -> str:

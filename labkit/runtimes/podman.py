@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +31,6 @@ from labkit.runtimes import ours
 from labkit.runtimes.container import Container, State, pick, running
 
 _KINDS = {"podman": "podman container", "podman-rootless": "podman-rootless container"}
-_CLAIM = "podman claim"
 _STATES: Mapping[str, State] = {"created": "created", "initialized": "created", "running": "running", "paused": "paused"}
 _STARTERS = ("runc", "crun", "exe", "conmon")  # runc runs a copy of itself from memory, "/proc/self/exe" by name
 _EVERYBODYS = Path("/var/lib/containers/storage")
@@ -137,7 +135,7 @@ class Podman:
 
     def _others(self) -> tuple[Container, ...]:
         """Ask the podman of everybody, where there is one: without a store it would make one."""
-        if self.available() or not _has_store():
+        if self.available() or not any((_EVERYBODYS / file).exists() for file in ("libpod/bolt_state.db", "db.sql")):
             return ()
         said = run(["podman", "ps", "--all", "--format", "json"], env=rooted.ENVIRONMENT, check=False).stdout
         with suppress(ValueError):
@@ -311,42 +309,3 @@ def _undo(entry: ledger.Entry) -> None:
 @ledger.undoes("podman-rootless container")
 def _undo_rootless(entry: ledger.Entry) -> None:
     PodmanRootless().forget(entry)
-
-
-def claim(name: str) -> None:
-    """Take a name for this lab that root will give a container by hand, as the course has it: the undo removes it.
-
-    Raises:
-        LabError: there is such a container already, and no lab made it.
-    """
-    taken = any(entry.kind == _CLAIM and entry.key["name"] == name for entry in ledger.live(ledger.owner()))
-    if not taken and _called(name):
-        raise LabError(f"the container podman:{name} is there already and was not made by this lab", remedy=f"podman rm --force {name}")
-    if not taken:
-        ledger.intend(_CLAIM, name=name)
-
-
-@ledger.undoes(_CLAIM, survives_reboot=True)
-def _undo_claim(entry: ledger.Entry) -> None:
-    """Remove the container of this name, and its anonymous volumes.
-
-    Raises:
-        CommandError: podman does not remove it.
-    """
-    name = entry.key["name"]
-    if _called(name):
-        words = ["podman", "rm", "--force", "--time", "0", "--volumes", name]
-        commands.run(words, env=rooted.ENVIRONMENT, timeout=_PATIENCE)
-
-
-def _called(name: str) -> list[str]:
-    """Return the containers of this name that root's podman keeps for everybody: one, or none."""
-    if not shutil.which("podman") or not _has_store():
-        return []
-    words = ["podman", "ps", "--all", "--quiet", "--filter", f"name=^{re.escape(name)}$"]
-    return run(words, env=rooted.ENVIRONMENT, timeout=_PATIENCE).stdout.split()
-
-
-def _has_store() -> bool:
-    """Return whether there is a store of everybody's: podman would make one to look."""
-    return any((_EVERYBODYS / file).exists() for file in ("libpod/bolt_state.db", "db.sql"))
