@@ -325,7 +325,7 @@ def test_a_container_that_no_lab_made_is_listed_and_neither_stopped_nor_removed(
 
 
 def test_an_unknown_runtime_or_container_is_told_with_those_there_are():
-    with pytest.raises(LabError, match="there is no runtime 'dockr'; remedy: one of chroot, lxc"):
+    with pytest.raises(LabError, match="there is no runtime 'dockr'; remedy: one of chroot, containerd"):
         runtimes.find("dockr")
     with pytest.raises(LabError, match="there is no container 'nobody'"):
         runtimes.locate("nobody")
