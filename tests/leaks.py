@@ -31,6 +31,9 @@ LAB_HOME = re.compile(r"/lab(-[^/]+)?(/processes)?$")
 BRIDGES_OF_ENGINES = re.compile(r"\bfe80::.*\b(docker0|cni0)\b|\b(docker0|cni0)\b.*\bfe80::")
 """The kernel gives a bridge a link-local address with its first port, and it stays with the bridge, which is its engine's."""
 
+HOMES_OF_ENGINES = ("docker", "libpod_parent")
+"""Cgroups at the root of a hierarchy that an engine makes with its first container and keeps; what it leaves in them is a leak."""
+
 LAUNCHER = "labkit/kernel/processes/launcher.py"
 
 State = dict[str, Counter[str]]
@@ -128,7 +131,8 @@ def _cgroups() -> Iterator[str]:
     for root in _hierarchies():
         for directory, children, _ in os.walk(root):
             children[:] = [name for name in children if not SYSTEMD_CGROUP.search(name)]
-            yield from (path for name in children if not LAB_HOME.search(path := f"{directory}/{name}"))
+            kept = HOMES_OF_ENGINES if directory == root else ()
+            yield from (path for name in children if name not in kept and not LAB_HOME.search(path := f"{directory}/{name}"))
             if directory == root:
                 children[:] = [name for name in children if f"{root}/{name}" not in OTHERS]
 
