@@ -68,6 +68,17 @@ def owner() -> str:
     return _owner
 
 
+@contextmanager
+def owned_by(owner: str) -> Iterator[None]:
+    """Let what the block makes belong to another owner: a lab by its id, or SERVICES."""
+    before = _owner
+    own(owner)
+    try:
+        yield
+    finally:
+        own(before)
+
+
 def undoes(kind: str, *, survives_reboot: bool = False) -> Callable[[Undo], Undo]:
     """Register the function that removes an object of `kind`.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,15 @@ def find(name: str = STUDENT, *, etc: Path = Path("/etc")) -> Account:
         raise UnsupportedError(f"the user {name}", "no such user", remedy="make lab") from None
     ids = (_ids(etc / "subuid", name, user.pw_uid), _ids(etc / "subgid", name, user.pw_uid))
     return Account(name, user.pw_uid, user.pw_gid, Path(user.pw_dir), *ids)
+
+
+def cannot_map() -> str | None:
+    """Return why the labs' user cannot run a container with ids of its own, or None where it can."""
+    try:
+        find().id_map()
+    except UnsupportedError as error:
+        return f"{error.needs}: {error.found}"
+    return None if shutil.which("newuidmap") else "no command newuidmap in PATH"
 
 
 def delegate(account: Account, relative: str) -> list[Path]:

@@ -157,11 +157,7 @@ class LxcUnprivileged(Lxc):
 
     def available(self) -> str | None:
         """Return None where LXC is installed and the labs' user has ids to map."""
-        try:
-            account.find().id_map()
-        except UnsupportedError as error:
-            return f"{error.needs}: {error.found}"
-        return super().available() or (None if shutil.which("newuidmap") else "no command newuidmap in PATH")
+        return account.cannot_map() or super().available()
 
     def id_map(self) -> IdMap:
         """Return the map of the labs' user."""
@@ -251,11 +247,11 @@ def _note(entry: ledger.Entry, lxcpath: Path, done: Completed, log: Path) -> Non
     """
     there = _look("lxc", lxcpath, entry.key["name"], ours=True)
     if done.status != 0 or there.pid is None:
-        raise CommandError(done.argv, done.status, done.stderr, cause=_first_error(log))
+        raise CommandError(done.argv, done.status, done.stderr, cause=first_error(log))
     init = ending.known(there.pid)
     parent = _parent(there.pid)
     if init is None or not ours.wait_until_it_runs(init, ("lxc-start",)):
-        raise CommandError(done.argv, done.status, done.stderr, cause=_first_error(log) or "its first process ended at once")
+        raise CommandError(done.argv, done.status, done.stderr, cause=first_error(log) or "its first process ended at once")
     entry.identity.update(init=init, supervisor=ending.known(parent))
 
 
@@ -264,7 +260,7 @@ def _parent(pid: int) -> int:
     return int(fields[1]) if fields else 0
 
 
-def _first_error(log: Path) -> str | None:
+def first_error(log: Path) -> str | None:
     """Return what LXC said first in its log: the later lines are what followed from it."""
     with suppress(OSError):
         for line in log.read_text(errors="replace").splitlines():

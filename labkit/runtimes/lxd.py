@@ -11,7 +11,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from labkit.kernel.commands import Completed
 from labkit.kernel.processes import ending
 from labkit.runtimes import lxd_daemon, lxd_images, ours
 from labkit.runtimes.container import Container, State, pick, running
+from labkit.runtimes.lxc import first_error
 from labkit.runtimes.lxd_daemon import MARK, Daemon
 
 _KIND = "lxd container"
@@ -157,19 +157,11 @@ def _note(daemon: Daemon, entry: ledger.Entry, done: Completed) -> None:
     init = ending.known(pid) if pid > 0 else None
     if done.status or init is None:
         log = daemon.directory / "logs" / name / "lxc.log"
-        raise CommandError(done.argv, done.status, done.stderr, cause=_first_error(log) or "its first process ended at once")
+        raise CommandError(done.argv, done.status, done.stderr, cause=first_error(log) or "its first process ended at once")
     fields = members.stat_fields(pid)
     entry.identity.update(init=init, supervisor=ending.known(int(fields[1])) if fields else None)
     if not ours.wait_until_it_runs(init, ("lxd",)):
         raise CommandError(done.argv, done.status, done.stderr, cause="its first process ended at once")
-
-
-def _first_error(log: Path) -> str | None:
-    with suppress(OSError):
-        for line in log.read_text(errors="replace").splitlines():
-            if " ERROR " in line:
-                return line.split(" - ", 2)[-1]
-    return None
 
 
 def _end(daemon: Daemon, entry: ledger.Entry) -> None:

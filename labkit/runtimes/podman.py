@@ -11,13 +11,13 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from labkit import ledger, trace
-from labkit.errors import LabError, UnsupportedError
+from labkit.errors import LabError
 from labkit.host import account, containers
 from labkit.host.account import IdMap
 from labkit.host.measures import Machine
@@ -128,7 +128,7 @@ class Podman:
         name, store = entry.key["name"], Path(entry.key["store"])
         there = _ids(store)  # podman forgets them; the runtime, killed with it in the middle, may not
         if shutil.which("podman") and (store / "containers.conf").exists():
-            with trace.silent(), _as_owner(entry):
+            with trace.silent(), ledger.owned_by(entry.owner):
                 self._run(store, name, "rm", "--force", "--ignore", "--time", "0", name, timeout=_PATIENCE)
         _finish(entry)
         _forget_dead(store, there, [other for other in ours.entries(entry.kind).values() if other.id != entry.id])
@@ -205,11 +205,7 @@ class PodmanRootless(Podman):
 
     def available(self) -> str | None:
         """Return None where podman is installed and the labs' user has ids to map."""
-        try:
-            account.find().id_map()
-        except UnsupportedError as error:
-            return f"{error.needs}: {error.found}"
-        return super().available() or (None if shutil.which("newuidmap") else "no command newuidmap in PATH")
+        return account.cannot_map() or super().available()
 
     def id_map(self) -> IdMap:
         """Return podman's map: the user itself, then its subordinate ids."""
@@ -254,17 +250,6 @@ class PodmanRootless(Podman):
 
     def _typed(self, argv: Sequence[str]) -> Sequence[str]:
         return account.find().typed(argv)
-
-
-@contextmanager
-def _as_owner(entry: ledger.Entry) -> Iterator[None]:
-    """Work in the lab's part of the hierarchies in which a container was made."""
-    before = ledger.owner()
-    ledger.own(entry.owner)
-    try:
-        yield
-    finally:
-        ledger.own(before)
 
 
 def _session(store: Path) -> Path:

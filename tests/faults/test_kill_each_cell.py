@@ -4,25 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 from canaries import Canary
-from sessions import Session
+from sessions import Session, sections
 
 from labkit.course import course_map
 from labkit.kernel.snapshot import diff, snapshot
 from labkit.kernel.state import Change, Snapshot
-
-
-def sections(notebook: Path) -> list[list[str]]:
-    """Return the code cells by section: a `## ` heading begins one. What stands before the first is the opening."""
-    found: list[list[str]] = [[]]
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "code":
-            found[-1].append(cell.source)
-        elif any(line.startswith("## ") for line in cell.source.splitlines()):
-            found.append([])
-    return [section for section in found if section]
 
 
 def runs(notebook: Path) -> list[list[str]]:

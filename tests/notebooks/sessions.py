@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nbformat
 from jupyter_client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
@@ -126,3 +127,18 @@ def session(cwd: Path = HERE, **environment: str) -> Iterator[Session]:
 
 OPEN = 'import trial_lab\nfrom labkit import expect, open_lab\nlab = open_lab("9.2")'
 """The first cell of a throw-away notebook."""
+
+
+def cells(notebook: Path) -> list[str]:
+    return [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+
+
+def sections(notebook: Path) -> list[list[str]]:
+    """Return the code cells by section: a `## ` heading begins one. What stands before the first is the opening."""
+    found: list[list[str]] = [[]]
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            found[-1].append(cell.source)
+        elif any(line.startswith("## ") for line in cell.source.splitlines()):
+            found.append([])
+    return [section for section in found if section]

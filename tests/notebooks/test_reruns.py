@@ -3,9 +3,8 @@
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
-from sessions import Session, session
+from sessions import Session, cells, sections, session
 
 from labkit import ledger
 from labkit.course import course_map
@@ -14,21 +13,6 @@ from labkit.course import course_map
 @pytest.fixture(params=course_map.written(), ids=lambda lab: lab.id)
 def notebook(request: pytest.FixtureRequest) -> Path:
     return request.param.notebook()
-
-
-def cells(notebook: Path) -> list[str]:
-    return [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
-
-
-def sections(notebook: Path) -> list[list[str]]:
-    """Return the code cells by section: a `## ` heading begins one. What stands before the first is the opening."""
-    found: list[list[str]] = [[]]
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "code":
-            found[-1].append(cell.source)
-        elif any(line.startswith("## ") for line in cell.source.splitlines()):
-            found.append([])
-    return [section for section in found if section]
 
 
 def opening(notebook: Path) -> int:

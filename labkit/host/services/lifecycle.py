@@ -101,7 +101,7 @@ def _start(service: Service, of: Places, running: Backend, say: Callable[[str], 
             raise _refusal(service, now)
         say(f"{service.name}: used as it is, {now.where} is served by {_whose(now)}, {_not_ours(now)}")
         return None
-    with _as_services():
+    with ledger.owned_by(ledger.SERVICES):
         entry = ledger.find("service", name=service.name)
         if entry is None or not entry.identity:
             entry = entry or ledger.intend("service", name=service.name)
@@ -175,7 +175,7 @@ def _take_down(service: Service, of: Places, running: Backend, say: Callable[[st
             say(f"{service.name}: left as it is, it is {_not_ours(look(service, of, running))}")
         if state in ("foreign", "down"):
             return
-        with _as_services():
+        with ledger.owned_by(ledger.SERVICES):
             entry = ledger.intend("service", name=service.name)  # systemd started it with the machine
     if service.name == "lxc-bridge" and (plugged := bridges.ports(of.bridge)):
         raise LabError(f"{of.bridge} still has {', '.join(plugged)}", remedy="stop the containers that use it")
@@ -198,16 +198,6 @@ def _refusal(service: Service, now: Status) -> LabError:
 
 def _whose(now: Status) -> str:
     return f"{holders.comm(now.pid)} (pid {now.pid})" if now.pid else "somebody"
-
-
-@contextmanager
-def _as_services() -> Iterator[None]:
-    before = ledger.owner()
-    ledger.own(ledger.SERVICES)
-    try:
-        yield
-    finally:
-        ledger.own(before)
 
 
 @contextmanager
