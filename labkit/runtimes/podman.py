@@ -26,6 +26,7 @@ from labkit.kernel import commands, mounts, processes, rooted, syscalls, trees
 from labkit.kernel.cgroups import hierarchies, members, subtree
 from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.commands import Completed, run
+from labkit.kernel.mounts import ownership
 from labkit.kernel.processes import ending
 from labkit.runtimes import ours
 from labkit.runtimes.container import Container, State, pick, running
@@ -156,6 +157,7 @@ class Podman:
         with trace.silent():
             for directory in (self.store(), self.session()):
                 trees.make_tree(directory).chmod(0o700 if directory == self.session() else 0o755)
+            ownership.claim(self.store())  # podman mounts its storage on itself; killed in the middle, it leaves that there
         (self.store() / "containers.conf").write_text(f'{containers_conf()}lock_type = "file"\n')
 
     def _place(self, name: str) -> str:

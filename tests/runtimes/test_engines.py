@@ -10,6 +10,7 @@ import pytest
 from labkit import ledger, runtimes
 from labkit.errors import LabError
 from labkit.host.services import Places
+from labkit.kernel import mounts
 from labkit.kernel.cgroups import subtree
 from labkit.runtimes import Runtime
 
@@ -107,4 +108,15 @@ def test_the_store_goes_with_the_lab(root: Root):
     assert session.is_dir()
     ledger.undo()
     assert not session.exists()
+    assert not runtime.store().exists()
+
+
+def test_a_storage_that_a_killed_podman_left_mounted_on_itself_goes_with_the_lab(root: Root):
+    runtime = runtimes.find("podman")
+    runtime.start(root(runtime), LOOP, "labkit-web")
+    storage = runtime.store() / "storage/overlay"
+    if not mounts.at_or_below(storage):  # podman mounts it for as long as it runs
+        subprocess.run(["mount", "--bind", storage, storage], check=True)
+    ledger.undo()
+    assert mounts.at_or_below(storage) == []
     assert not runtime.store().exists()
