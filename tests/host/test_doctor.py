@@ -53,7 +53,7 @@ def test_the_text_fits_80_columns_and_names_each_check_once() -> None:
     assert named == [check.id for check in CHECKS]
 
 
-@pytest.mark.parametrize("lab", ["", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3"])
+@pytest.mark.parametrize("lab", ["", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "4.1"])
 def test_the_json_keeps_to_its_schema(lab: str) -> None:
     done = labkit("doctor", *filter(None, [lab]), "--json")
     report = json.loads(done.stdout)
