@@ -34,6 +34,9 @@ BRIDGES_OF_ENGINES = re.compile(r"\bfe80::.*\b(docker0|cni0)\b|\b(docker0|cni0)\
 HOMES_OF_ENGINES = ("docker", "libpod_parent")
 """Cgroups at the root of a hierarchy that an engine makes with its first container and keeps; what it leaves in them is a leak."""
 
+NETNS_OF_DOCKER = "/docker/netns/default"
+"""Where dockerd keeps the machine's network namespace at hand, from the first container on that shares it."""
+
 LAUNCHER = "labkit/kernel/processes/launcher.py"
 
 State = dict[str, Counter[str]]
@@ -105,7 +108,11 @@ def _mounts() -> Iterator[str]:
         left, right = line.split(" - ")
         _, _, _, root, mountpoint, options = left.split()[:6]
         fstype, source = right.split()[:2]
-        housekeeping = mountpoint == "/run/netns" or (fstype in ("cgroup", "cgroup2") and mountpoint.startswith(state))
+        housekeeping = (
+            mountpoint == "/run/netns"
+            or mountpoint.endswith(NETNS_OF_DOCKER)
+            or (fstype in ("cgroup", "cgroup2") and mountpoint.startswith(state))
+        )
         if not housekeeping:  # those stay until `ledger.undo`, or, of ip-netns(8), for ever
             yield f"{mountpoint} ({fstype} {source} {root} {options})"
 

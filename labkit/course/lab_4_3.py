@@ -78,7 +78,7 @@ def _absent(name: str) -> Verdict:
 RUN = "docker rm --force {0} > /dev/null 2>&1; docker run {1} --name {0} busybox sleep 600 > /dev/null"
 GONE = "docker rm --force {} > /dev/null 2>&1"
 RUNNING = until("docker top tied > /dev/null 2>&1")
-KILLED = "kill -KILL $!; wait $! 2> /dev/null || true\n"
+KILLED = "{ kill -KILL $!; wait $!; } 2> /dev/null || true\n"
 ATTACHED = f"{RUN.format('tied', '')} 2>&1 &\n{RUNNING}"
 
 CHECKPOINTS = (

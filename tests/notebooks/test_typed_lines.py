@@ -61,7 +61,7 @@ class Typist:
         self.number += 1
         script = self.folder / f"{self.number}.sh"
         script.write_text(lines + "\n")
-        os.write(self.keys, f". {script} < /dev/null\necho done-{self.number}\n".encode())
+        os.write(self.keys, f". {script} < /dev/null\nprintf '\\ndone-%s\\n' {self.number}\n".encode())
         self.bash.wait_output(rf"^done-{self.number}$", timeout=120)
 
     def close(self) -> None:

@@ -46,4 +46,6 @@ def _foreign(now: observation.Status, remedy: str) -> Finding:
     if now.name == "docker" and f"http://{found.registry_address}/" not in probes.docker_mirrors(found):
         mirror = f'"registry-mirrors": ["http://{found.registry_address}"]'
         return amber(said, "the local registry is not among its mirrors", f"write {mirror} into its daemon.json")
+    if now.by == observation.OTHER:
+        return green(said)  # of the same make: nothing in it is another's choice
     return amber(said, "it was there already, and is used as it is")
