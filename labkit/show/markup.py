@@ -54,12 +54,12 @@ def chip(text: str, ground: str = GREY, *, hollow: bool = False) -> str:
 
 def code(text: object, limit: int = LONGEST) -> str:
     """Write a name as the kernel or the shell has it."""
-    return element("span", escape(text, limit), MONO + "overflow-wrap:anywhere;")
+    return element("span", breakable(text, limit), MONO + "overflow-wrap:anywhere;")
 
 
-def path(text: object, limit: int = LONGEST) -> str:
-    """Write a name in which a line may be broken after each slash, also where a notebook is not trusted."""
-    return element("span", escape(text, limit).replace("/", "/<wbr>"), MONO)
+def breakable(text: object, limit: int = LONGEST) -> str:
+    """Write text in which a line may be broken after each slash, also where a notebook is not trusted."""
+    return escape(text, limit).replace("/", "/<wbr>")
 
 
 def code_block(text: str) -> str:

@@ -28,8 +28,8 @@ def parts_view(name: str, parts: Sequence[Part]) -> View:
         lines += [_head(part), *(f"  {pad(word, _LABEL)}{cut(said, WIDTH - _LABEL - 2)}" for word, said in facts)]
         below = next((each.member.comm for each in parts if each.member.pid == part.to), "")
         lines += [f"    | {cut(tie, WIDTH - 6)}" for tie in [_tie(part, below)] if tie]
-        cells = [f"{markup.quiet(word)} {markup.path(said)}" for word, said in facts]
-        rows.append([markup.code(_head(part)), "<br>".join(cells), markup.escape(_tie(part, below))])
+        cells = [f"{markup.quiet(word)} {markup.code(said)}" for word, said in facts]
+        rows.append([markup.code(_head(part)), "<br>".join(cells), markup.breakable(_tie(part, below))])
     alone = [ALONE] if len(parts) == 1 else []
     table = markup.grid(rows, ["process", "what it has", "and the one below"])
     return View(joined([*lines, *alone]), markup.box(markup.heading(lines[0]), table, *map(markup.note, alone)))

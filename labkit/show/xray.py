@@ -305,7 +305,7 @@ def _cells(row: Sequence[str]) -> list[str]:
 def _cell(name: str, text: str) -> str:
     if name.endswith(" ns") and text in ("own", "shared"):
         return markup.chip(text, markup.BLUE, hollow=text == "shared")
-    return markup.path(text)
+    return markup.code(text)
 
 
 def xray_views(xrays: Sequence[Xray], only: Sequence[str] = ()) -> View:

@@ -29,7 +29,7 @@ from labkit.show.text import WIDTH, width
 from labkit.trace import Operation, Trace
 
 VOID = {"br", "img", "hr", "wbr"}
-KEPT = {"div", "span", "table", "thead", "tbody", "tr", "td", "th", "details", "summary", "img", "br"}
+KEPT = {"div", "span", "table", "thead", "tbody", "tr", "td", "th", "details", "summary", "img", "br", "wbr"}
 """What the views are made of; an untrusted notebook keeps all of it."""
 
 
