@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from labkit import ledger
+
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _CONTROLLERS = "(?:unified|freezer|memory|pids|cpu,cpuacct|cpuacct,cpu|cpu|cpuset|cpuacct|devices|hugetlb|blkio|misc|net_cls,net_prio)"
@@ -20,8 +22,9 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "IMAGE"),
     # a union in user space: unionfs refuses a write with EACCES, mergerfs with EROFS
     (r"(cannot touch '[^']*': )(?:Permission denied|Read-only file system)", r"\1REFUSED"),
-    # a typed line that is broken because it is long: where, follows from the lengths of paths
+    # a line that is broken because it is long, or may be: where, follows from the lengths of paths and numbers
     (r"[ \t]*\\\n[ \t]*", " "),
+    (r"\n {16,}", " "),
     (r"\b(?:fuse\.)?(?:unionfs|fuse-overlayfs|mergerfs)\b", "UNION"),
     (r"(?:mkdir -p \S+ (?:&&|&amp;&amp;) )?\bUNION (?:-o \S+ )?(?:\S+:\S+ )?(\$LAB/\w+|/\S+/labs/\S+)(?=[\s<]|$)", r"UNION BRANCHES \1"),
     # widths follow from the lengths of numbers that are chance
@@ -101,21 +104,25 @@ TABLE: tuple[tuple[str, str], ...] = (
 )
 """(regular expression, replacement), applied in this order; each on one line, as nbval's file wants it."""
 
-_COMPILED = tuple((re.compile(pattern), replacement) for pattern, replacement in TABLE)
 _UNCOMPARED = {"metadata", "execution_count", "output_type", "traceback", "name"}
 
 
 def canonical(text: str) -> str:
     """Return `text` with all that may differ from run to run replaced by words."""
-    for pattern, replacement in _COMPILED:
-        text = pattern.sub(replacement, text)
+    for pattern, replacement in table():
+        text = re.sub(pattern, replacement, text)
     return text
 
 
 def sanitize_file(path: Path) -> Path:
     """Write the table in the form of nbval's `--nbval-sanitize-with`, and return its path."""
-    path.write_text("\n".join(f"regex: {pattern}\nreplace: {replacement}\n" for pattern, replacement in TABLE))
+    path.write_text("\n".join(f"regex: {pattern}\nreplace: {replacement}\n" for pattern, replacement in table()))
     return path
+
+
+def table() -> tuple[tuple[str, str], ...]:
+    """Return the table for this run: where a name may be broken is no part of it, and its state is compared as at the usual place."""
+    return (("<wbr>", ""), (rf"{re.escape(str(ledger.state()))}(?=[/\s<]|$)", "/var/lib/labkit"), *TABLE)
 
 
 def canonical_outputs(outputs: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ See: debootstrap(8), mmdebstrap(1), tar(1)
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,11 @@ def _assemble(source: Path, target: Path, id_map: IdMap) -> None:
         done = processes.run(["/bin/busybox", "--install", "-s"], chroot=target, env=rooted.ENVIRONMENT)
     if done.status != 0:
         raise CommandError(["busybox", "--install"], done.status, done.stdout)
-    trace.record(f"mkdir -p {target}/bin; cp {source} {target}/bin; chroot {target} /bin/busybox --install -s")
+    trace.record(f"mkdir -p {target}/{{{','.join(_DIRECTORIES)}}}")
+    for name, text in _FILES.items():
+        escaped = text.replace("\n", "\\n")
+        trace.record(f"printf {shlex.quote(escaped)} > {target}/{name}")
+    trace.record(f"cp {source} {target}/bin; chroot {target} /bin/busybox --install -s")
     if id_map:
         for path in (target, *target.rglob("*")):
             os.lchown(path, id_map[0][1], id_map[0][1])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from nbval.plugin import get_sanitize_patterns
 
-from labkit.course.canonical import TABLE, canonical, canonical_outputs, sanitize_file
+from labkit import ledger
+from labkit.course.canonical import canonical, canonical_outputs, sanitize_file, table
 
 SAME = [
     ("Mon Nov 23 19:24:42 UTC 2026", "Tue Dec  1 01:02:03 UTC 2026"),
@@ -36,9 +37,12 @@ SAME = [
     ("uid 100000", "uid 10100001"),
     ("the host: the reader, pid 812, for those of pid 1 may not be read", "the host: pid 1"),
     ("ext4  rw  shared:31", "ext4  rw  shared:2"),
+    ("+ process    web  pid 12, namespaces ipc", "+ process    web\n                        pid 12345, namespaces ipc"),
+    ("/<wbr>var/<wbr>lib", "/var/lib"),
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
 DIFFERENT = [
+    ("+ mount      /a\n                        overlay", "+ mount      /a\n                        tmpfs"),
     ("FROZEN", "THAWED"),
     ("oom_kill 0", "oom_kill 1"),
     ("1 received", "0 received"),
@@ -76,12 +80,17 @@ def test_a_canonical_text_stays_as_it_is(text):
 
 def test_nbval_reads_the_same_table_from_the_sanitize_file(tmp_path: Path):
     patterns = get_sanitize_patterns(sanitize_file(tmp_path / "sanitize.cfg").read_text())
-    assert patterns == list(TABLE)
+    assert patterns == list(table())
     for one, _ in SAME:
         text = one
         for pattern, replacement in patterns:
             text = re.sub(pattern, replacement, text)
         assert text == canonical(one)
+
+
+def test_the_state_of_this_run_compares_as_that_at_the_usual_place():
+    assert canonical(f"--root {ledger.state()}/runc") == canonical("--root /var/lib/labkit/runc")
+    assert canonical(f"--root {ledger.state()}-other/runc") != canonical("--root /var/lib/labkit/runc")
 
 
 def test_where_a_stream_is_cut_is_chance():
