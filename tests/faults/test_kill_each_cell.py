@@ -1,5 +1,6 @@
 """The kernel of a notebook is killed after each cell in turn: `labkit clean` leaves the machine as it was."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +13,26 @@ from labkit.course import course_map
 from labkit.kernel.snapshot import diff, snapshot
 from labkit.kernel.state import Change, Snapshot
 
+LOOKS = re.compile(r"lab\.(predict|observe|check|hint|xray|parts)\(.*\)")
+"""A line that makes nothing: after a cell of such lines the machine is as after the one before."""
+
 
 def runs(notebook: Path) -> list[list[str]]:
-    """Return what is run before each kill: the opening and a section as far as one cell, for each cell; and all there is but the close.
+    """Return what is run before each kill: the opening and a section as far as each cell that does something; and all but the close.
 
     A section stands on its own, so the ones before it need not be run each time.
     """
     opening, *rest = sections(notebook)
     each = [opening[: last + 1] for last in range(len(opening))]
-    each += [[*opening, *section[: last + 1]] for section in rest for last in range(len(section))]
+    for section in rest:
+        lasts = [last for last, source in enumerate(section) if last + 1 == len(section) or not looks(source)]
+        each += [[*opening, *section[: last + 1]] for last in lasts]
     return [*each, [source for section in sections(notebook) for source in section][:-1]]
+
+
+def looks(source: str) -> bool:
+    """Return whether a cell only looks."""
+    return all(LOOKS.fullmatch(line) for line in source.splitlines())
 
 
 CASES = [

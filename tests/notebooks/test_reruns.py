@@ -1,4 +1,7 @@
-"""Cells run twice, twice from the top, after an interruption, and from the middle: students do all of that."""
+"""Cells run twice, twice from the top, after an interruption, and from the middle: students do all of that.
+
+That a section can be the first one after the opening is held by the tests of faults, which begin so.
+"""
 
 import time
 from pathlib import Path
@@ -20,29 +23,35 @@ def opening(notebook: Path) -> int:
     return next(number for number, source in enumerate(cells(notebook)) if "open_lab(" in source)
 
 
-def test_each_cell_can_be_run_twice(notebook: Path):
+def test_each_cell_can_be_run_twice_and_the_whole_once_more_in_one_kernel(notebook: Path):
     with session(notebook.parent) as kernel:
         for source in cells(notebook):
             kernel.ok(source)
             kernel.ok(source)
-
-
-def test_the_whole_can_be_run_twice_in_one_kernel(notebook: Path):
-    with session(notebook.parent) as kernel:
-        for source in cells(notebook) * 2:
+        for source in cells(notebook):
             kernel.ok(source)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.7])
-def test_after_a_cell_was_interrupted_it_runs_again_from_the_top(notebook: Path, share: float):
+def test_after_an_interruption_and_after_the_end_of_its_kernel_it_runs_again_from_the_top(notebook: Path):
     sources = cells(notebook)
-    at = max(opening(notebook) + 1, int(len(sources) * share))
+    first, half, last = (max(opening(notebook) + 1, int(len(sources) * share)) for share in (0.3, 0.5, 0.7))
+    killed = Session(notebook.parent)
+    run_and_interrupt(killed, sources, first)
+    for source in sources[:half]:
+        killed.ok(source)
+    killed.kill()
+    assert ledger.live(), "the lab was open"
     with session(notebook.parent) as kernel:
-        for source in sources[:at]:
-            kernel.ok(source)
-        interrupt(kernel, sources[at])
+        run_and_interrupt(kernel, sources, last)
         for source in sources:
             kernel.ok(source)
+
+
+def run_and_interrupt(kernel: Session, sources: list[str], at: int) -> None:
+    """Run the cells before one, and interrupt that one."""
+    for source in sources[:at]:
+        kernel.ok(source)
+    interrupt(kernel, sources[at])
 
 
 def interrupt(kernel: Session, source: str) -> None:
@@ -57,18 +66,6 @@ def interrupt(kernel: Session, source: str) -> None:
     kernel.collect(sent)  # no more: where the cell was faster, the interrupt may have hit the kernel before it replied
 
 
-def test_after_the_kernel_was_killed_it_runs_again_from_the_top(notebook: Path):
-    sources = cells(notebook)
-    killed = Session(notebook.parent)
-    for source in sources[: len(sources) // 2]:
-        killed.ok(source)
-    killed.kill()
-    assert ledger.live(), "the lab was open"
-    with session(notebook.parent) as kernel:
-        for source in sources:
-            kernel.ok(source)
-
-
 def test_each_section_can_be_run_again_after_the_later_ones(notebook: Path):
     opening_cells, *others = sections(notebook)
     others[-1] = [source for source in others[-1] if "lab.close()" not in source]
@@ -77,12 +74,4 @@ def test_each_section_can_be_run_again_after_the_later_ones(notebook: Path):
             kernel.ok(source)
         for section in reversed(others):
             for source in section:
-                kernel.ok(source)
-
-
-def test_each_section_can_be_the_first_one(notebook: Path):
-    opening_cells, *others = sections(notebook)
-    with session(notebook.parent) as kernel:
-        for section in others:
-            for source in [*opening_cells, *section]:
                 kernel.ok(source)
