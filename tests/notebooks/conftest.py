@@ -1,6 +1,8 @@
 """Kernels for the tests of notebooks."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from sessions import OPEN, Session, session
 
 import labkit.course.lab  # noqa: F401 - it loads every module that can undo something
 from labkit import ledger
+from labkit.course.course_map import CourseLab
+from labkit.course.validate import Validation, validate
 
 __all__ = ["serving"]
 
@@ -26,6 +30,19 @@ def clean_ledger(request: pytest.FixtureRequest, own_state: Path) -> Iterator[No
     yield
     if request.path.name != "test_shape.py":
         ledger.undo()
+
+
+@pytest.fixture(scope="session")
+def fresh_run(own_state: Path) -> Callable[[CourseLab], tuple[Validation, list[dict]]]:
+    """Run a lab under nbval, once for all who ask, and return what that found and what each cell recorded."""
+
+    @cache
+    def run(lab: CourseLab) -> tuple[Validation, list[dict]]:
+        found = validate(lab.notebook())
+        recorded = own_state / "labs" / f"{lab.id}.trace.jsonl"
+        return found, [json.loads(line) for line in recorded.read_text().splitlines()]
+
+    return run
 
 
 @pytest.fixture

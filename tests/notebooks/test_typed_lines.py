@@ -1,32 +1,26 @@
 """What stands under the cells is what a person types: the lines of each lab, typed into a plain bash, change the kernel alike."""
 
 import dataclasses
-import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import nbformat
 import pytest
-from sessions import session
 
-from labkit import ledger
 from labkit.course import course_map
 from labkit.course.canonical import canonical
+from labkit.course.course_map import CourseLab
 from labkit.course.lab import Lab, open_lab
+from labkit.course.validate import Validation
 from labkit.kernel import processes
 from labkit.kernel.processes.process import Process
 from labkit.kernel.snapshot import diff, snapshot
 from labkit.kernel.state import Change, Snapshot
 
 PATIENCE = 10.0
-
-
-def cells(notebook: Path) -> list[str]:
-    return [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
 
 
 def comparable(changes: list[list[str | None]], names: set[str]) -> set[tuple[str, ...]]:
@@ -94,14 +88,10 @@ class Typist:
 
 
 @pytest.fixture(params=course_map.written(), ids=lambda lab: lab.id)
-def recorded(request: pytest.FixtureRequest) -> tuple[str, list[dict]]:
-    """Run the notebook and return the lab's id and what its cells recorded."""
-    notebook = request.param.notebook()
-    with session(notebook.parent) as kernel:
-        for source in cells(notebook):
-            kernel.ok(source)
-    path = ledger.state() / "labs" / f"{request.param.id}.trace.jsonl"
-    return request.param.id, [json.loads(line) for line in path.read_text().splitlines()]
+def recorded(request: pytest.FixtureRequest, fresh_run: Callable[[CourseLab], tuple[Validation, list[dict]]]) -> tuple[str, list[dict]]:
+    """Return the lab's id and what its cells recorded."""
+    _, cells_recorded = fresh_run(request.param)
+    return request.param.id, cells_recorded
 
 
 @pytest.fixture
