@@ -45,7 +45,7 @@ class Bench:
         """
         tree = self.work / "debian"
         chosen = (f"--variant={variant}", f"--include={','.join(packages)}", f"--architectures={self.architecture}")
-        argv = [*_ALONE, "mmdebstrap", *chosen, *options]
+        argv = [*_ALONE, "mmdebstrap", *chosen, '--aptopt=Acquire::Retries "3"', *options]
         env = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(self.work)}
         if shutil.which("mmdebstrap") is None:
             raise commands.missing("mmdebstrap")

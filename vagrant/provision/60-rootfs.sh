@@ -31,6 +31,7 @@ pack() {
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' 2> /dev/null | head -n 1)
     # Root has no password: it is the login prompt of a lab's container, which nothing outside can reach.
     "${alone[@]}" mmdebstrap --quiet --variant=minbase --include="$include" --aptopt='Acquire::Languages "none"' \
+        --aptopt='Acquire::Retries "3"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : > "$1/etc/machine-id"' \
