@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from labkit.course.checkpoints import Checkpoint, Verdict, until
@@ -19,9 +20,9 @@ AIMS = (
     "start a container without a daemon, and say who keeps it",
     "tell what ends with conmon, and what does not",
     "run one without being root, and say who its root is outside",
+    "have another program make it, and find what podman was told in the kernel",
 )
-NEEDS = ("root", "userns", "podman", "registry")
-CLAIMS = (("podman", "web"), ("podman", "tied"), ("podman", "orphan"), ("podman", "mine"), ("podman", "alone"))
+NEEDS = ("root", "namespaces", "userns", "podman", "runc", "crun", "registry")
 
 
 def tied(_: Lab) -> Verdict:
@@ -58,6 +59,19 @@ def rootless(_: Lab) -> Verdict:
     if outside != account.find().uid:
         return Verdict(passed=False, measured="mine runs", cause="its root is one of the subordinate ids outside")
     return Verdict(passed=True, measured=f"mine runs, its root is {account.STUDENT} outside")
+
+
+def other(_: Lab) -> Verdict:
+    """Measure that other runs, and that its conmon was told to have it made by crun."""
+    machine = Machine()
+    pid = _of_root("other", machine)
+    if pid is None:
+        return _absent("other")
+    monitor = next((each for each in machine.ancestors(pid) if each.comm == "conmon"), None)
+    if monitor is None:
+        return Verdict(passed=False, measured="other runs", cause="its conmon has ended, and nobody else was told who made it")
+    maker = next((path.rpartition("/")[2] for word, path in pairwise(monitor.argv) if word in ("-r", "--runtime")), "nobody")
+    return Verdict(maker == "crun", f"other runs, made by {maker}", None if maker == "crun" else "it is the runtime of containers.conf")
 
 
 def alone(_: Lab) -> Verdict:
@@ -106,12 +120,12 @@ def _not_of_student(name: str) -> Verdict:
 
 
 STUDENT = "%%lab --user labkit-student\n"
-GONE = "podman rm --force --ignore --time 0 {0} > /dev/null 2>&1\n"
-RUN = GONE + "podman run --quiet {1} --network none --name {0} busybox sleep 600 > /dev/null 2>&1"
-ATTACHED = f"{RUN.format('tied', '')} &\n{until('podman wait --condition running tied > /dev/null 2>&1')}"
-KILLED = "kill -KILL $!; wait $! 2> /dev/null || true\n"
+GONE = "podman rm --force --ignore {0} > /dev/null 2>&1\n"
+RUN = GONE + "podman {2} run --quiet {1} --name {0} busybox sleep 600 > /dev/null 2>&1"
+ATTACHED = f"{RUN.format('tied', '', '')} &\n{until('podman wait --condition running tied > /dev/null 2>&1')}"
+KILLED = "{ kill -KILL $!; wait $!; } 2> /dev/null || true\n"
 FIRST = "pid=$(podman inspect --format '{{.State.Pid}}' orphan)\n"
-ALONE = f"{RUN.format('orphan', '--detach')}\n{FIRST}kill -KILL $(ps -o ppid= -p $pid)\n"
+ALONE = f"{RUN.format('orphan', '--detach', '')}\n{FIRST}kill -KILL $(ps -o ppid= -p $pid)\n"
 
 CHECKPOINTS = (
     Checkpoint(
@@ -134,7 +148,7 @@ CHECKPOINTS = (
         solution=ALONE,
         undo=GONE.format("orphan"),
         near_misses={
-            "conmon watches": RUN.format("orphan", "--detach"),
+            "conmon watches": RUN.format("orphan", "--detach", ""),
             "both are gone": f"{ALONE}kill -KILL $pid; tail --pid=$pid --follow /dev/null",
         },
     ),
@@ -143,11 +157,23 @@ CHECKPOINTS = (
         task="a container of labkit-student called mine runs, and its root is labkit-student outside",
         measure=rootless,
         hints=("%%lab --user labkit-student makes a cell of that user's", "podman run needs no option for it"),
-        solution=STUDENT + RUN.format("mine", "--detach"),
+        solution=STUDENT + RUN.format("mine", "--detach", ""),
         undo=STUDENT + GONE.format("mine"),
         near_misses={
-            "root's": RUN.format("mine", "--detach"),
-            "another map": STUDENT + RUN.format("mine", "--detach --userns keep-id"),
+            "root's": RUN.format("mine", "--detach", ""),
+            "another map": STUDENT + RUN.format("mine", "--detach --userns keep-id", ""),
+        },
+    ),
+    Checkpoint(
+        "other",
+        task="a container of root's called other runs, made by crun",
+        measure=other,
+        hints=("which program makes it is an option of podman, before the word run", "podman --runtime crun run"),
+        solution=RUN.format("other", "--detach", "--runtime crun"),
+        undo=GONE.format("other"),
+        near_misses={
+            "made by runc": RUN.format("other", "--detach", ""),
+            "made, not started": "podman --runtime crun create --quiet --name other busybox sleep 600 > /dev/null 2>&1",
         },
     ),
     Checkpoint(
@@ -155,11 +181,11 @@ CHECKPOINTS = (
         task="in a container of labkit-student called alone its program has the same user id inside and outside",
         measure=alone,
         hints=("man podman-run, --userns: which map keeps the user's own id?", "--userns keep-id"),
-        solution=STUDENT + RUN.format("alone", "--detach --userns keep-id"),
+        solution=STUDENT + RUN.format("alone", "--detach --userns keep-id", ""),
         undo=STUDENT + GONE.format("alone"),
         near_misses={
-            "root inside": STUDENT + RUN.format("alone", "--detach"),
-            "the number alone": STUDENT + RUN.format("alone", "--detach --user $(id -u)"),
+            "root inside": STUDENT + RUN.format("alone", "--detach", ""),
+            "the number alone": STUDENT + RUN.format("alone", "--detach --user $(id -u)", ""),
         },
     ),
 )

@@ -15,6 +15,7 @@ from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
+from labkit.runtimes import podman_store
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -50,6 +51,8 @@ class Workplace:
         with trace.silent():
             trees.make_tree(self.directory)
             mount_ledger.claim(self.directory)
+            if "podman" in self.needs:
+                podman_store.make(self.directory)
             for variable, controller in VARIABLES.items():
                 with suppress(UnsupportedError):  # the variable stays unset, and a line that uses it says so
                     self.homes[variable] = cgroups.home(controller)
@@ -90,7 +93,8 @@ class Workplace:
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
-        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **pids}
+        own = podman_store.environment(self.directory) if "podman" in self.needs else {}
+        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **own, **pids}
 
     def must_be_open(self) -> None:
         """Refuse when the lab was closed.
