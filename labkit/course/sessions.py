@@ -71,7 +71,7 @@ class Session:
             os.chmod(home, 0o711)  # noqa: S103 - root inside its containers is somebody else, and has to go through
             os.chown(home, user.uid, user.gid)
             trace.record(f"chmod 711 {home}; chown {user.name}: {home}")
-        podman = podman_store.make_for(user, home, place.directory) if "podman" in place.needs else {}
+        podman = podman_store.environment_of(user, place.directory) if "podman" in place.needs else {}
         environment = {**place.environment(), **user.environment(), **podman, "HOME": str(home), "LAB": str(place.directory)}
         session = cls(user, home, door, tuple(delegable(f"{user.name}.slice")), environment)
         if not door.exists():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
+from labkit.host import account
 from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu", "CPUACCT": "cpuacct"}
 """Variable of a shell cell to the controller whose directory of this lab it names; "" is the v2 hierarchy."""
 
-BOOTING = frozenset(("systemd-nspawn", "lxc-unprivileged"))
+DELEGATING = frozenset(("systemd-nspawn", "lxc-unprivileged", "podman"))
 """What makes cgroups in systemd's own hierarchy as well, also when it is typed by hand: there they shall be the lab's, too."""
 
 
@@ -53,13 +54,14 @@ class Workplace:
             mount_ledger.claim(self.directory)
             if "podman" in self.needs:
                 podman_store.make(self.directory)
+                podman_store.make_for(account.find(), self.directory)
             for variable, controller in VARIABLES.items():
                 with suppress(UnsupportedError):  # the variable stays unset, and a line that uses it says so
                     self.homes[variable] = cgroups.home(controller)
             if "freezer" in self.needs:  # the v1 freezer has words of its own; where the machine has none mounted, the lab does
                 with suppress(UnsupportedError):
                     self.homes["FREEZER"] = cgroups.home("freezer", version=1)
-            if BOOTING & set(self.needs):
+            if DELEGATING & set(self.needs):
                 delegation.homes(bare=True)
         self.is_open = True
 

@@ -131,24 +131,26 @@ def make(directory: Path) -> None:
                 (directory / "crun").chmod(0o755)
 
 
-def make_for(user: Account, home: Path, crun: Path) -> dict[str, str]:
-    """Make what podman needs in a session of a user, whose containers lie in its home directory as they always do.
+def make_for(user: Account, directory: Path) -> None:
+    """Make what podman needs in a session of a user in a lab, in which containers lie in the home directory as they always do.
 
     Args:
         user: who it is.
-        home: its home directory, which is there.
-        crun: the directory of the lab's own store.
-
-    Returns:
-        The variables of the session; XDG_RUNTIME_DIR is what a login would have given it.
+        directory: of the lab, in which `home` will be its home directory.
     """
     with trace.silent():
-        run = trees.make_tree(session(home))
+        own = trees.make_tree(directory / f"{user.name}.d")
+        run = trees.make_tree(session(own))
         run.chmod(0o700)
         os.chown(run, user.uid, user.gid)
-        (home / "containers.conf").write_text(configuration(crun))
-        (home / "storage.conf").write_text(_STORAGE.format(graph=home / ".local/share/containers/storage", run=run / "containers"))
-    return {"XDG_RUNTIME_DIR": str(run), **environment(home)}
+        (own / "containers.conf").write_text(configuration(directory))
+        (own / "storage.conf").write_text(_STORAGE.format(graph=directory / "home/.local/share/containers/storage", run=run / "containers"))
+
+
+def environment_of(user: Account, directory: Path) -> dict[str, str]:
+    """Return the variables of a session of a user in a lab; XDG_RUNTIME_DIR is what a login would have given it."""
+    own = directory / f"{user.name}.d"
+    return {"XDG_RUNTIME_DIR": str(session(own)), **environment(own)}
 
 
 def _hidden() -> Path | None:

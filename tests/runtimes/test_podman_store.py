@@ -130,12 +130,11 @@ def test_what_the_machine_keeps_of_podman_is_neither_read_nor_changed(store: Typ
 
 
 def test_a_user_has_a_store_at_home(store: Typed):
-    home = trees.make_tree(store.directory / "home")
     user = account()
-    os.chown(home, user.uid, user.gid)
     with ledger.owned_by(store.owner):
-        environment = podman_store.make_for(user, home, store.directory)
+        podman_store.make_for(user, store.directory)
+    environment = podman_store.environment_of(user, store.directory)
     assert Path(environment["XDG_RUNTIME_DIR"]).stat().st_uid == user.uid
-    assert str(home / ".local/share/containers/storage") in Path(environment["CONTAINERS_STORAGE_CONF"]).read_text()
+    assert str(store.directory / "home/.local/share/containers/storage") in Path(environment["CONTAINERS_STORAGE_CONF"]).read_text()
     ledger.undo(store.owner)
     assert not Path(environment["XDG_RUNTIME_DIR"]).exists()
