@@ -50,6 +50,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     # ids of an account that the set-up made, and of those that it may give away
     (r"\b[1-9]\d{5,}(?=[: ]65536\b)", "SUBID"),
     (r"\buid [1-9]\d{5,}\b", "uid SUBID"),
+    (r"\b((?:user|group) \d+ inside = )[1-9]\d{2,}(?= outside)", r"\1ID"),
     (r"\b(shared|master|propagate_from):\d+", r"\1:N"),
     # numbers that the kernel hands out
     (r"\b(mnt|mount|uts|ipc|net|pid|pid_for_children|user|cgroup|time|time_for_children):\[\d+\]", r"\1:[INODE]"),

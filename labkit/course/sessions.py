@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from labkit import trace
 from labkit.host.account import STUDENT, Account, delegable, find
 from labkit.kernel import trees
+from labkit.runtimes import podman_store
 
 if TYPE_CHECKING:
     from labkit.course.workplace import Workplace
@@ -30,7 +31,7 @@ for slice in {slices}; do
     done
     echo $$ > "$slice/$scope/cgroup.procs"
 done
-export HOME={home} USER={name} LOGNAME={name}
+export HOME={home} USER={name} LOGNAME={name}{more}
 exec {command} "$@"
 """
 
@@ -65,23 +66,25 @@ class Session:
         """
         user = find(name)
         home, door = place.directory / "home", place.directory / user.name
-        environment = {**place.environment(), **user.environment(), "HOME": str(home), "LAB": str(place.directory)}
-        session = cls(user, home, door, tuple(delegable(f"{user.name}.slice")), environment)
         if not home.is_dir():
             trees.make_tree(home)
             os.chmod(home, 0o711)  # noqa: S103 - root inside its containers is somebody else, and has to go through
             os.chown(home, user.uid, user.gid)
             trace.record(f"chmod 711 {home}; chown {user.name}: {home}")
+        podman = podman_store.environment_of(user, place.directory) if "podman" in place.needs else {}
+        environment = {**place.environment(), **user.environment(), **podman, "HOME": str(home), "LAB": str(place.directory)}
+        session = cls(user, home, door, tuple(delegable(f"{user.name}.slice")), environment)
         if not door.exists():
-            session._make_door()
+            session._make_door(podman)
         return session
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return how root types a command of the session."""
         return [str(self.door), *argv]
 
-    def _make_door(self) -> None:
-        words = {"name": self.account.name, "door": self.door, "home": shlex.quote(str(self.home))}
+    def _make_door(self, more: Mapping[str, str]) -> None:
+        exports = "".join(f" {variable}={shlex.quote(value)}" for variable, value in more.items())
+        words = {"name": self.account.name, "door": self.door, "home": shlex.quote(str(self.home)), "more": exports}
         text = _DOOR.format(**words, slices=shlex.join(map(str, self.cgroups)), command=shlex.join(self.account.typed([])))
         self.door.write_text(text)
         self.door.chmod(0o755)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -190,6 +191,26 @@ class Views(Containers):
         if above is None:
             raise LabError(f"{name} has no parent in sight")
         return above.comm
+
+    def user(self, thing: Target) -> str:
+        """Return who a container's first process is outside: the name of the user, or the number of an id that has none.
+
+        Shell: ps -o user= -p PID
+
+        Args:
+            thing: as for `xray`.
+
+        Raises:
+            LabError: nothing is called so, or it has ended.
+        """
+        machine = xray.Machine()
+        name, pid = target(thing, self.started, machine)
+        member = machine.members.get(pid)
+        if member is None:
+            raise LabError(f"{name} has ended")
+        with suppress(KeyError):
+            return pwd.getpwuid(member.uid).pw_name
+        return str(member.uid)
 
     def processes_in(self, root: Place) -> tuple[int, ...]:
         """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
+from labkit.host import account
 from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
+from labkit.runtimes import podman_store
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 VARIABLES = {"CGROUP2": "", "FREEZER": "freezer", "MEMORY": "memory", "PIDS": "pids", "CPU": "cpu", "CPUACCT": "cpuacct"}
 """Variable of a shell cell to the controller whose directory of this lab it names; "" is the v2 hierarchy."""
 
-BOOTING = frozenset(("systemd-nspawn", "lxc-unprivileged"))
+DELEGATING = frozenset(("systemd-nspawn", "lxc-unprivileged", "podman"))
 """What makes cgroups in systemd's own hierarchy as well, also when it is typed by hand: there they shall be the lab's, too."""
 
 
@@ -50,13 +52,16 @@ class Workplace:
         with trace.silent():
             trees.make_tree(self.directory)
             mount_ledger.claim(self.directory)
+            if "podman" in self.needs:
+                podman_store.make(self.directory)
+                podman_store.make_for(account.find(), self.directory)
             for variable, controller in VARIABLES.items():
                 with suppress(UnsupportedError):  # the variable stays unset, and a line that uses it says so
                     self.homes[variable] = cgroups.home(controller)
             if "freezer" in self.needs:  # the v1 freezer has words of its own; where the machine has none mounted, the lab does
                 with suppress(UnsupportedError):
                     self.homes["FREEZER"] = cgroups.home("freezer", version=1)
-            if BOOTING & set(self.needs):
+            if DELEGATING & set(self.needs):
                 delegation.homes(bare=True)
         self.is_open = True
 
@@ -90,7 +95,8 @@ class Workplace:
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
-        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **pids}
+        own = podman_store.environment(self.directory) if "podman" in self.needs else {}
+        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **own, **pids}
 
     def must_be_open(self) -> None:
         """Refuse when the lab was closed.

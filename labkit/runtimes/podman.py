@@ -6,12 +6,11 @@ See: podman-run(1), containers.conf(5), conmon(8)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.commands import Completed, run
 from labkit.kernel.mounts import ownership
 from labkit.kernel.processes import ending
-from labkit.runtimes import ours
+from labkit.runtimes import ours, podman_store
 from labkit.runtimes.container import Container, State, pick, running
 
 _KINDS = {"podman": "podman container", "podman-rootless": "podman-rootless container"}
@@ -60,8 +59,8 @@ class Podman:
         return ledger.state() / self.name / subtree()
 
     def session(self) -> Path:
-        """Return what its containers have until the machine is started anew; podman takes no path of more than 50 letters for it."""
-        return _session(self.store())
+        """Return what its containers have until the machine is started anew."""
+        return podman_store.session(self.store())
 
     def list(self) -> tuple[Container, ...]:
         """Return the labs' containers, and those that podman keeps for everybody.
@@ -127,7 +126,7 @@ class Podman:
     def forget(self, entry: ledger.Entry) -> None:
         """Let podman forget a container of the ledger, and end what is left of it."""
         name, store = entry.key["name"], Path(entry.key["store"])
-        there = _ids(store)  # podman forgets them; the runtime, killed with it in the middle, may not
+        there = podman_store.ids(store)  # podman forgets them; the runtime, killed with it in the middle, may not
         if shutil.which("podman") and (store / "containers.conf").exists():
             with trace.silent(), ledger.owned_by(entry.owner):
                 self._run(store, name, "rm", "--force", "--ignore", "--time", "0", name, timeout=_PATIENCE)
@@ -135,15 +134,16 @@ class Podman:
         _forget_dead(store, there, [other for other in ours.entries(entry.kind).values() if other.id != entry.id])
 
     def _others(self) -> tuple[Container, ...]:
-        """Ask the podman of everybody, where there is one: without a store it would make one."""
-        if self.available() or not any((_EVERYBODYS / file).exists() for file in ("libpod/bolt_state.db", "db.sql")):
-            return ()
-        said = run(["podman", "ps", "--all", "--format", "json"], env=rooted.ENVIRONMENT, check=False).stdout
+        """Ask the podman of each store in which somebody types, and of everybody's, where there is one."""
+        places = [podman_store.environment(place) for place in podman_store.of_the_labs()]
+        places += [{}] if podman_store.is_used(_EVERYBODYS) else []
+        return tuple(found for place in places for found in self._listed(place)) if self.available() is None else ()
+
+    def _listed(self, place: Mapping[str, str]) -> Iterator[Container]:
+        said = run(["podman", "ps", "--all", "--format", "json"], env={**rooted.ENVIRONMENT, **place}, check=False).stdout
         with suppress(ValueError):
-            return tuple(
-                Container(self.name, one["Names"][0], _STATES.get(one["State"], "stopped"), one["Pid"] or None) for one in json.loads(said)
-            )
-        return ()
+            for one in json.loads(said):
+                yield Container(self.name, one["Names"][0], _STATES.get(one["State"], "stopped"), one["Pid"] or None)
 
     def _must_be_available(self) -> None:
         if self.available():
@@ -182,7 +182,8 @@ class Podman:
 
     def _run(self, store: Path, name: str, *words: str, **options: Any) -> Completed:
         """Run podman on the store of the labs, in the cgroup of a container."""
-        own = ["--root", f"{store}/storage", "--runroot", f"{_session(store)}/run", "--tmpdir", f"{_session(store)}/libpod"]
+        run = podman_store.session(store)
+        own = ["--root", str(podman_store.graph(store)), "--runroot", f"{run}/run", "--tmpdir", f"{run}/libpod"]
         argv = self._typed(["podman", *own, "--cgroup-manager=cgroupfs", "--events-backend=file", *words])
         keep: dict[str, Any] = {"env": self._environment(store), "cwd": "/", "on_error": lambda _: None, **options}
         return processes.run(argv, cgroups=self._cgroups(name), **keep)
@@ -247,15 +248,11 @@ class PodmanRootless(Podman):
         return account.delegate(student, f"{self._place(name)}/run")
 
     def _environment(self, store: Path) -> dict[str, str]:
-        session = {"HOME": str(store), "XDG_RUNTIME_DIR": str(_session(store)), "CONTAINERS_CONF": f"{store}/containers.conf"}
+        session = {"HOME": str(store), "XDG_RUNTIME_DIR": str(podman_store.session(store)), "CONTAINERS_CONF": f"{store}/containers.conf"}
         return {**account.find().environment(), **session}
 
     def _typed(self, argv: Sequence[str]) -> Sequence[str]:
         return account.find().typed(argv)
-
-
-def _session(store: Path) -> Path:
-    return Path(f"/run/labkit-podman-{hashlib.sha256(os.fsencode(store)).hexdigest()[:8]}")
 
 
 def _finish(entry: ledger.Entry) -> None:
@@ -271,8 +268,8 @@ def _forget_dead(store: Path, there: set[str], others: Sequence[ledger.Entry]) -
     beside = [other.identity.get("id") for other in others if other.key["store"] == str(store)]
     if None in beside:
         return  # one that is being made now: it cannot be told from a dead one
-    dead = (there | _ids(store)).difference(beside)
-    for identifier, runtime in ((identifier, runtime) for identifier in dead for runtime in ("runc", "crun")):
+    dead = (there | podman_store.ids(store)).difference(beside)
+    for identifier, runtime in ((identifier, runtime) for identifier in dead for runtime in podman_store.LOW_LEVEL):
         state = Path("/run") / runtime / identifier
         if state.is_dir() and shutil.which(runtime):
             run([runtime, "delete", "--force", identifier], check=False, timeout=_PATIENCE)
@@ -281,11 +278,6 @@ def _forget_dead(store: Path, there: set[str], others: Sequence[ledger.Entry]) -
         if dead.intersection(Path(mount.mountpoint).parts):
             with suppress(OSError):
                 syscalls.umount2(mount.mountpoint, syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
-
-
-def _ids(store: Path) -> set[str]:
-    """Return the containers whose directories are in the store."""
-    return {directory.parent.name for directory in store.glob("storage/*-containers/*/userdata")}
 
 
 @ledger.undoes("podman container")

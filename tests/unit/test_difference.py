@@ -216,6 +216,15 @@ def test_its_end_of_a_veth_is_in_the_network_of_its_process_also_as_a_peer():
     assert links == {"eth0 in net of sleep": "veth, peer vethcf56057, up", "vethcf56057": "veth, peer eth0 in net of sleep, up"}
 
 
+def test_the_first_process_of_a_container_that_nobody_watches_over_any_more_is_shown_and_its_end_too():
+    kept = {"": "/lab-4.7/processes/process", "memory": f"/libpod_parent/libpod-{DOCKER_ID}"}
+    orphan = replace(FIRST, ppid=1, namespaces={**INSIDE, "cgroup": 4}, cgroups={**kept, "": f"/libpod_parent/libpod-{DOCKER_ID}"})
+    worker = replace(orphan, pid=92, ppid=91, start=920)
+    with_orphan = Snapshot(processes=(INIT, SHELL, orphan, worker))
+    assert the_one(diff(Snapshot(processes=(INIT, SHELL)), with_orphan)).after == "pid 91, namespaces net pid"
+    assert the_one(diff(with_orphan, Snapshot(processes=(INIT, SHELL)))).before == "pid 91, namespaces net pid"
+
+
 @pytest.mark.parametrize("path", ["/docker", f"/docker/{DOCKER_ID}", f"/machine/libpod-{DOCKER_ID}/container", "/kubepods/burstable/pod1"])
 def test_where_an_engine_keeps_a_container_is_in_its_xray(path):
     assert not diff(cgroups(), cgroups(("", path, {"pids.max": "5"})))

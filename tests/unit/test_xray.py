@@ -168,6 +168,7 @@ def test_a_cgroup_out_of_sight_has_no_directory(machine):
         ("/lab-4.7/podman.web/libpod-" + "cd" * 32, ["web", "cd" * 32]),
         ("/lab-4.7/podman-rootless.web/run/" + "cd" * 32, ["web", "cd" * 32]),
         ("/lab-4.7/podman.web/conmon", []),
+        ("/libpod_parent/libpod-" + "cd" * 32, ["cd" * 32]),
         ("/kubepods/burstable/pod1/" + "ef" * 32, ["ef" * 32]),
         ("/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + "ef" * 32 + ".scope", ["ef" * 32]),
         ("/lxc.payload.web/system.slice", ["web"]),

@@ -7,6 +7,7 @@ person wrote is left as it is. See: containers-registries.conf(5), containers-ce
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,19 +106,27 @@ def hosts_toml(server: str, host: str, more: str = "", *, pushes: bool = False) 
     return f'{files.MARK}\nserver = "{server}"\n\n[host."{host}"]\n  capabilities = [{able}]\n{more}'
 
 
-def containers_conf() -> str:
-    """Return what podman and buildah need on this machine, as measured: nothing on most."""
+def containers_conf(containers: Mapping[str, str] | None = None, engine: Mapping[str, str] | None = None) -> str:
+    """Return what podman and buildah need on this machine, as measured: nothing on most.
+
+    Args:
+        containers: more of the table of this name, or something else than was measured; values as TOML.
+        engine: the same.
+    """
     from labkit.host.measures import Machine, capabilities_lacking
     from labkit.kernel.cgroups.hierarchy import hierarchies
 
-    containers, engine = [], []
+    tables: dict[str, dict[str, str]] = {"containers": {}, "engine": {}}
     if "sys_resource" in capabilities_lacking(Machine()):
-        containers.append('default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]  # CAP_SYS_RESOURCE is missing')
+        tables["containers"]["default_ulimits"] = '["nofile=1024:1024", "nproc=1024:1024"]  # CAP_SYS_RESOURCE is missing'
     if hierarchies().mode in ("v1", "hybrid"):
-        engine.append('runtime = "runc"  # crun refuses cgroups of two versions')
+        tables["engine"]["runtime"] = '"runc"  # crun refuses cgroups of two versions'
     if not SYSTEMD.is_dir():
-        engine += ['cgroup_manager = "cgroupfs"  # systemd does not run', 'events_logger = "file"']
-    return "\n".join([files.MARK, "[containers]", *containers, "[engine]", *engine, ""])
+        tables["engine"] |= {"cgroup_manager": '"cgroupfs"  # systemd does not run', "events_logger": '"file"'}
+    tables["containers"] |= containers or {}
+    tables["engine"] |= engine or {}
+    lines = [line for name, table in tables.items() for line in (f"[{name}]", *(f"{key} = {value}" for key, value in table.items()))]
+    return "\n".join([files.MARK, *lines, ""])
 
 
 def _registries_conf(places: Places) -> Path:

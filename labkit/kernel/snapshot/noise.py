@@ -25,6 +25,9 @@ MONITORS = frozenset(("unshare", "systemd-nspawn", "lxc-start"))
 SHIMS = frozenset(("containerd-shim", "conmon"))
 """Who watches over a container of an engine. Its child is the container's first process, or what was executed in it: that is shown."""
 
+KEPT_BY_AN_ENGINE = re.compile(r"/libpod-[0-9a-f]{64}(?:\.scope)?(?:/|$)")
+"""The cgroup of a container that goes on when who watched over it has ended: its first process is still shown."""
+
 BY_DEFAULT_OF_THE_ENGINE = frozenset(("cgroup",))
 """Namespaces that a container of an engine has on a machine with cgroup v2 alone, and not elsewhere: in its X-ray."""
 

@@ -23,14 +23,17 @@ class Systems:
         lab: pid to process, of those that are a lab's and can be news.
         inits: the pids among them that are process 1 of a system.
         names: what those are called: as the container.
-        engines: the pids of those that the shim of an engine has started.
+        engines: the pids of those that the shim of an engine has started, also where the shim has ended.
     """
 
     def __init__(self, processes: Mapping[Pid, ProcessState]) -> None:
         self._all = processes
         ours = {pid: each for pid, each in processes.items() if noise.is_lab_process(each)}
         shims = {pid for pid, each in processes.items() if each.comm in noise.SHIMS}
-        self.engines = frozenset(pid for pid, each in processes.items() if each.ppid in shims and each.comm not in noise.SHIMS)
+        kept = {pid for pid, each in processes.items() if any(map(noise.KEPT_BY_AN_ENGINE.search, each.cgroups.values()))}
+        orphans = {pid for pid in kept if processes[pid].ppid not in kept and processes[pid].state not in noise.ENDED}
+        watched = {pid for pid, each in processes.items() if each.ppid in shims}
+        self.engines = frozenset(pid for pid in watched | orphans if processes[pid].comm not in noise.SHIMS)
         ours |= {pid: processes[pid] for pid in self.engines}
         names = {pid: name for pid, each in processes.items() if self._is_init(each) and (name := self._name(each, ours))}
         self.inits = frozenset(pid for pid in names if not names.keys() & set(self._ancestors(pid)))

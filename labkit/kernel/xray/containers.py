@@ -13,7 +13,7 @@ from labkit.kernel.xray.records import Member
 _ID = r"[0-9a-f]{64}"
 _CGROUPS = (
     re.compile(rf"/(?:docker|libpod|crio|cri-containerd|nerdctl|buildah)-({_ID})\.scope(?:/|$)"),
-    re.compile(rf"/(?:docker|libpod|kubepods[^/]*|garden|machine\.slice)(?:/[^/]+)*/(?:libpod-)?({_ID})(?:/|$)"),
+    re.compile(rf"/(?:docker|libpod|libpod_parent|kubepods[^/]*|garden|machine\.slice)(?:/[^/]+)*/(?:libpod-)?({_ID})(?:/|$)"),
     re.compile(rf"/lab-[^/]+/(?:docker|podman|podman-rootless)\.([^/]+)/(?:run/)?(?:libpod-)?{_ID}(?:/|$)"),
     re.compile(rf"/lab-[^/]+/(?:docker|podman|podman-rootless)\.[^/]+/(?:run/)?(?:libpod-)?({_ID})(?:/|$)"),
     re.compile(r"/lxc\.payload\.([^/]+)"),
