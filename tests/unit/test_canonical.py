@@ -36,6 +36,7 @@ SAME = [
     ("uid 100000", "uid 10100001"),
     ("the host: the reader, pid 812, for those of pid 1 may not be read", "the host: pid 1"),
     ("ext4  rw  shared:31", "ext4  rw  shared:2"),
+    ("/run/labkit/containerd/io.con…me.v2.task/lab-4.2/web", "/run/containerd/io.containerd.runtime.v2.task/lab-4.2/web"),
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
 DIFFERENT = [
@@ -52,6 +53,7 @@ DIFFERENT = [
     ("lxc.idmap = u 0 0 65536", "lxc.idmap = u 0 100000 65536"),
     ("uid 0", "uid 100000"),
     ("uid 1001", "uid 100000"),
+    ("/run/containerd/io.con…me.v2.task/lab-4.2/web", "/run/containerd/io.con…me.v2.task/lab-4.2/kept"),
     ("f1\nf2", "f1\nf3"),
     ("a\na", "a"),
     ("exit status 1", "exit status 2"),
