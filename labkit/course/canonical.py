@@ -69,6 +69,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
     # where an engine keeps the root of a container: its own directory, or that of the labs
     (r"/var/lib/(?:labkit/)?docker/overlay2/[0-9a-f]{12}…?/merged\b", "DOCKER/merged"),
+    (r"/run/(?:labkit/)?containerd/io\.con\S*?me\.v2\.task\b", "TASKS"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),

@@ -15,7 +15,8 @@ from labkit.errors import LabError
 from labkit.host import account, containers
 from labkit.host.measures import Machine
 from labkit.kernel import trees
-from labkit.runtimes import Runtime, bundle, conformance, nspawn, oci, rootfs
+from labkit.kernel.processes.process import Process
+from labkit.runtimes import Runtime, bundle, conformance, containerd_daemon, nspawn, oci, rootfs
 from labkit.runtimes.lifecycle import Lifecycle
 from labkit.show import View
 
@@ -78,6 +79,27 @@ class Containers(Mechanisms):
         if not isinstance(runtime, oci.Runc):
             raise LabError(f"{name} is not driven by the operations of the OCI runtime specification", remedy="runc or crun")
         return runtime.lifecycle()
+
+    def containerd(self, name: str) -> Process:
+        """Start a containerd of the lab's own, as it is where nobody has set up a network, or return the one of this name.
+
+        Its socket is $LAB/NAME/containerd.sock, and what lies in $LAB/NAME/cni is its network for pods.
+
+        Shell: unshare --mount --net containerd --address $LAB/NAME/containerd.sock ... &
+
+        Args:
+            name: of the directory below $LAB that has all it keeps, and of the process.
+
+        Raises:
+            UnsupportedError: there is no containerd.
+            LabError: it does not come up, with the last line of its log.
+        """
+        self.must_be_open()
+        known = self.started.get(name)
+        if known is not None and known.alive:
+            return known
+        self.started[name] = process = containerd_daemon.serve(self.path(name))
+        return process
 
     def problems(self, name: Place) -> View:
         """Tabulate what in a bundle breaks the OCI runtime specification: field, problem and clause."""

@@ -42,7 +42,7 @@ LABS = (
     CourseLab("3.2", "LXC: system containers", "mechanisms", "mechanisms/3.2-lxc.ipynb"),
     CourseLab("3.3", "systemd-nspawn: a container beside systemd", "mechanisms", "mechanisms/3.3-nspawn.ipynb"),
     CourseLab("4.1", "runc: the reference runtime set up", "runtimes", "runtimes/4.1-runc.ipynb"),
-    CourseLab("4.2", "containerd: the daemon below the engines", "runtimes"),
+    CourseLab("4.2", "containerd: the daemon below the engines", "runtimes", "runtimes/4.2-containerd.ipynb"),
     CourseLab("4.3", "Docker Engine set up", "runtimes", "runtimes/4.3-docker.ipynb"),
     CourseLab("4.4", "CRI-O: a runtime for Kubernetes", "runtimes"),
     CourseLab("4.5", "rkt: pods without a daemon", "runtimes"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -88,15 +89,17 @@ class Workplace:
             raise LabError(f"what lab {self.id} made could not all be removed: {what}", remedy=f"labkit clean {self.id}") from group
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a shell cell: $LAB, the lab's cgroup directories, and a pid for each named process."""
+        """Return the environment of a shell cell: $LAB, the lab's cgroup directories, a pid for each named process, `labkit` in PATH."""
         from labkit.host import services
 
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "JPY_", "PYDEVD"))}
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
         own = podman_store.environment(self.directory) if "podman" in self.needs else {}
-        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **own, **pids}
+        fixed = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", "PATH": path}
+        return {**plain, **fixed, **engines, **places, **own, **pids}
 
     def must_be_open(self) -> None:
         """Refuse when the lab was closed.

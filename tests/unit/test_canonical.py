@@ -40,6 +40,7 @@ SAME = [
     ("ext4  rw  shared:31", "ext4  rw  shared:2"),
     ("+ process    web  pid 12, namespaces ipc", "+ process    web\n                        pid 12345, namespaces ipc"),
     ("/<wbr>var/<wbr>lib", "/var/lib"),
+    ("/run/labkit/containerd/io.con…me.v2.task/lab-4.2/web", "/run/containerd/io.containerd.runtime.v2.task/lab-4.2/web"),
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
 DIFFERENT = [
@@ -58,6 +59,7 @@ DIFFERENT = [
     ("uid 0", "uid 100000"),
     ("user 0 inside = 0 outside, 1 id", "user 0 inside = 1001 outside, 1 id"),
     ("uid 1001", "uid 100000"),
+    ("/run/containerd/io.con…me.v2.task/lab-4.2/web", "/run/containerd/io.con…me.v2.task/lab-4.2/kept"),
     ("f1\nf2", "f1\nf3"),
     ("a\na", "a"),
     ("exit status 1", "exit status 2"),
