@@ -198,8 +198,8 @@ def _together(runtime: Mapping[str, Any]) -> Iterator[Problem]:
     """Judge what stands in two places: the default handler, and the cgroups of the monitors, which the cgroup driver makes."""
     handlers, default = runtime.get("runtimes", {}), runtime.get("default_runtime")
     if default is not None and default not in handlers:
-        there = ", ".join(handlers) or "none"
-        yield Problem("crio.runtime", "default_runtime", f"default_runtime = {default!r} has no table below", f"runtimes there are: {there}")
+        there = f"runtimes there are: {', '.join(handlers) or 'none'}"
+        yield Problem("crio.runtime", "default_runtime", f"default_runtime = {default!r} has no table below", there)
     driver = runtime.get("cgroup_manager", "systemd")
     monitors = {("crio.runtime", "conmon_cgroup"): runtime.get("conmon_cgroup", "")}
     monitors |= {(f"crio.runtime.runtimes.{name}", "monitor_cgroup"): one.get("monitor_cgroup", "") for name, one in handlers.items()}
