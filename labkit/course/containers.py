@@ -104,17 +104,19 @@ class Containers(Mechanisms):
     def crio_conf(self, name: Place = "crio.conf") -> Path:
         """Write a crio.conf for a CRI-O that keeps its state in the lab's directory; one that is there already stays as it is.
 
-        Shell: crio config > $LAB/crio.conf
+        Shell: labkit crio write $LAB/crio.conf
         """
         self.must_be_open()
         place = self.path(name)
         if not place.exists():
             place.write_text(crio.configuration(self.directory))
-            trace.record(f"cat > {shlex.quote(str(place))} << 'END'\n{place.read_text()}END")
+            trace.record(shlex.join(["labkit", "crio", "write", str(place)]))
         return place
 
     def crio_problems(self, name: Place = "crio.conf") -> View:
         """Tabulate what in a crio.conf cannot stand: table, and what is wrong with the key.
+
+        Shell: labkit crio judge $LAB/crio.conf
 
         Raises:
             LabError: it is not TOML, or there is no such file.

@@ -85,7 +85,7 @@ class Workplace:
             raise LabError(f"what lab {self.id} made could not all be removed: {what}", remedy=f"labkit clean {self.id}") from group
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a shell cell: $LAB, the lab's cgroup directories, and a pid for each named process."""
+        """Return the environment of a shell cell: $LAB, the lab's cgroup directories, a pid for each named process, `labkit` in PATH."""
         from labkit.host import services
 
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "JPY_", "PYDEVD"))}
@@ -94,8 +94,8 @@ class Workplace:
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
         if "cri" in self.needs:
             engines["CONTAINER_RUNTIME_ENDPOINT"] = f"unix://{crio.endpoint().socket()}"
-        plain["PATH"] = os.pathsep.join([plain.get("PATH", os.defpath), os.path.dirname(sys.executable)])  # `labkit` itself, at the end
-        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", **engines, **places, **pids}
+        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+        return {**plain, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", "PATH": path, **engines, **places, **pids}
 
     def must_be_open(self) -> None:
         """Refuse when the lab was closed.

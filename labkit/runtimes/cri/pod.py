@@ -231,7 +231,8 @@ class Pod:
         Shell:
             labkit cri StopPodSandbox '{"pod_sandbox_id": ...}'; labkit cri RemovePodSandbox '{"pod_sandbox_id": ...}'
         """
-        self.end()
+        if self.state == "SANDBOX_READY":
+            self.end()
         self._call("RemovePodSandbox", {"pod_sandbox_id": self._id()})
         for entry in [one for one in ledger.live(ledger.owner()) if one.kind == _KIND and one.key["name"] == self.name]:
             ledger.gone(entry)
