@@ -119,13 +119,14 @@ def _container(of: str, name: str, more: str = "") -> str:
 
 def _broken(driver: str, cgroup: str, keys: str = "conmon|monitor") -> str:
     """Return the line that gives broken.conf a cgroup driver, and cgroups for the monitors."""
-    driven = f"s|^(cgroup_manager) = .*|\\1 = \"{driver}\"|"
-    return f"sed -i -E '{driven}; s|^(({keys})_cgroup) = .*|\\1 = \"{cgroup}\"|' broken.conf\n"
+    driven = f's/^(cgroup_manager) = .*/\\1 = "{driver}"/'
+    return f"sed -i -E '{driven}; s/^(({keys})_cgroup) = .*/\\1 = \"{cgroup}\"/' broken.conf\n"
 
 
 CONF = crio_conf.configuration(Path("$LAB"), {name: shutil.which(name) for name in ("runc", "crun")}, Path("/etc/cni/net.d"))
 GIVEN = f"> mounts.conf\ncat > broken.conf << END\n{CONF}END\n"
 PLUG = ', \\"runtime_handler\\": \\"{0}\\"'
+HOSTNAME = '"hostname": "web", '
 NODE = ', "network": "NODE"'
 BROKEN = _broken("cgroupfs", "machine.slice")
 
@@ -146,7 +147,8 @@ CHECKPOINTS = (
             "the second is made, not started": POD.format("web", "", "") + _container("web", "one") + CREATE.format("web", "two", ""),
             "two pods with one each": POD.format("web", "", "") + _container("web", "one")
             + POD.format("two", "", "") + _container("two", "main"),
-            "the machine's network": POD.format("web", NODE, "") + _container("web", "one", NODE) + _container("web", "two", NODE),
+            "the machine's network": POD.format("web", NODE, "").replace(HOSTNAME, "")
+            + _container("web", "one", NODE) + _container("web", "two", NODE),
         },
     ),
     Checkpoint(
