@@ -175,7 +175,7 @@ class Pod:
             raise LabError(f"the container {name} of the pod {self.name} does not run")
         return First(f"{self.name}/{name}", pid)
 
-    def exec(self, name: str, argv: Sequence[str]) -> str:
+    def exec_sync(self, name: str, argv: Sequence[str]) -> str:
         """Run a program in a container to its end, and return what it wrote.
 
         Shell:
