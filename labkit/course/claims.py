@@ -17,7 +17,7 @@ from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
 """(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
-"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods."""
+"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods, and "image", an image of the CRI."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
@@ -28,6 +28,7 @@ _CLAIM: dict[str, Callable[[str], object]] = {
     "runc": lifecycle.homes,
     "containerd": containerd_namespace.claim,
     "pods": pods.claim,
+    "image": pods.claim_image,
 }
 
 

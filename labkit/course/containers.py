@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from labkit import runtimes, show
+from labkit import runtimes, show, trace
 from labkit.course.mechanisms import Mechanisms, Place
 from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
@@ -16,7 +16,8 @@ from labkit.host import account, containers
 from labkit.host.measures import Machine
 from labkit.kernel import trees
 from labkit.kernel.processes.process import Process
-from labkit.runtimes import Runtime, bundle, conformance, containerd_daemon, nspawn, oci, rootfs
+from labkit.runtimes import Runtime, bundle, conformance, containerd_daemon, crio, crio_conf, nspawn, oci, rootfs
+from labkit.runtimes.cri.pod import Pod
 from labkit.runtimes.lifecycle import Lifecycle
 from labkit.show import View
 
@@ -109,6 +110,47 @@ class Containers(Mechanisms):
         rows = [(one.field, one.message.replace(str(self.directory), "$LAB"), one.clause.removeprefix("runtime-spec ")) for one in found]
         title = f"{self.short(str(place / bundle.CONFIG))} keeps to the specification" if not found else ""
         return show.notice("passed", title) if title else show.table(("field", "what is wrong", "clause"), rows)
+
+    def pod(self, name: str, handler: str = "") -> Pod:
+        """Make a pod sandbox, or return the lab's one of this name; its verbs are calls of the CRI, to CRI-O where there is one.
+
+        Shell: labkit cri RunPodSandbox '{"config": {"metadata": {"name": NAME, ...}, ...}}'
+
+        Args:
+            name: of the pod; the logs of its containers lie in the lab's directory.
+            handler: the low-level runtime that makes it; "" for the server's default.
+        """
+        self.must_be_open()
+        return Pod(crio.endpoint().socket(), name, self.directory, handler).run()
+
+    def crio_conf(self, name: Place = "crio.conf") -> Path:
+        """Write a crio.conf for a CRI-O that keeps its state in the lab's directory; one that is there already stays as it is.
+
+        Shell: labkit crio write $LAB/crio.conf
+        """
+        self.must_be_open()
+        place = self.path(name)
+        if not place.exists():
+            place.write_text(crio.configuration(self.directory))
+            trace.record(shlex.join(["labkit", "crio", "write", str(place)]))
+        return place
+
+    def crio_problems(self, name: Place = "crio.conf") -> View:
+        """Tabulate what in a crio.conf cannot stand: table, and what is wrong with the key.
+
+        Shell: labkit crio judge $LAB/crio.conf
+
+        Raises:
+            LabError: it is not TOML, or there is no such file.
+        """
+        self.must_be_open()
+        place = self.path(name)
+        if not place.is_file():
+            raise LabError(f"there is no {self.short(str(place))}", remedy="lab.crio_conf() writes one")
+        found = crio_conf.problems(place.read_text(), place.name)
+        if not found:
+            return show.notice("passed", f"CRI-O can take {self.short(str(place))}")
+        return show.table(("table", "what is wrong"), [(f"[{one.table}]", self.short(one.message)) for one in found])
 
     def boot(self, root: Place, name: str = "") -> Terminal:
         """Boot the system in a directory with systemd-nspawn, and return its console, at its login prompt.

@@ -44,7 +44,7 @@ LABS = (
     CourseLab("4.1", "runc: the reference runtime set up", "runtimes", "runtimes/4.1-runc.ipynb"),
     CourseLab("4.2", "containerd: the daemon below the engines", "runtimes", "runtimes/4.2-containerd.ipynb"),
     CourseLab("4.3", "Docker Engine set up", "runtimes", "runtimes/4.3-docker.ipynb"),
-    CourseLab("4.4", "CRI-O: a runtime for Kubernetes", "runtimes"),
+    CourseLab("4.4", "CRI-O: a runtime for Kubernetes", "runtimes", "runtimes/4.4-crio.ipynb"),
     CourseLab("4.5", "rkt: pods without a daemon", "runtimes"),
     CourseLab("4.6", "LXD: system containers by an API", "runtimes", "runtimes/4.6-lxd.ipynb"),
     CourseLab("4.7", "Podman: containers without a daemon", "runtimes", "runtimes/4.7-podman.ipynb"),

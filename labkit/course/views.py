@@ -14,11 +14,10 @@ from labkit.course import pictures
 from labkit.course.containers import Containers
 from labkit.course.following import Followed, following
 from labkit.course.mechanisms import Place
-from labkit.course.targets import Target, target
+from labkit.course.targets import HasPid, Target, target
 from labkit.errors import LabError
 from labkit.kernel import cgroups, namespaces, network, roots, xray
 from labkit.kernel.overlay import Overlay
-from labkit.kernel.processes.process import Process
 from labkit.kernel.snapshot import noise
 from labkit.kernel.state import ProcessState
 from labkit.kernel.union import Union
@@ -58,7 +57,7 @@ class Views(Containers):
             return show.process_table(everyone, reference=reference)
         return show.process_table(everyone, kinds=tuple(kinds), reference=reference)
 
-    def shared(self, one: Process, other: Process) -> tuple[str, ...]:
+    def shared(self, one: HasPid, other: HasPid) -> tuple[str, ...]:
         """Return the kinds of namespace that two processes share."""
         return tuple(kind for kind, same in namespaces.shared(one.pid, other.pid).items() if same)
 

@@ -17,7 +17,7 @@ from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
-from labkit.runtimes import podman_store
+from labkit.runtimes import crio, podman_store
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -97,6 +97,8 @@ class Workplace:
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
+        if "cri" in self.needs:
+            engines["CONTAINER_RUNTIME_ENDPOINT"] = f"unix://{crio.endpoint().socket()}"
         own = podman_store.environment(self.directory) if "podman" in self.needs else {}
         fixed = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", "PATH": path}
         return {**plain, **fixed, **engines, **places, **own, **pids}

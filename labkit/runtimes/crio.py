@@ -107,6 +107,12 @@ class Crio(Cri):
             time.sleep(_TICK)
 
 
+def endpoint() -> Cri:
+    """Return who serves the CRI to the labs: CRI-O where there is one, else containerd."""
+    crio = Crio()
+    return Cri() if crio.available() else crio
+
+
 def directory() -> Path:
     """Return where the labs' CRI-O keeps everything."""
     return ledger.state() / "crio"
@@ -121,13 +127,26 @@ def configure(default: str = "runc") -> Path:
     Raises:
         LabError: a key cannot stand: a program is not there.
     """
-    (directory() / "mounts.conf").write_text("# /SOURCE:/TARGET, a line for each mount that every container gets\n")
-    programs = {name: shutil.which(name) for name in ("runc", "crun", "conmon", "pinns")}
-    text = crio_conf.configuration(directory(), programs, places().configuration / "cni", default)
-    crio_conf.validate(text)
     config = directory() / "crio.conf"
-    config.write_text(text)
+    config.write_text(configuration(directory(), default))
     return config
+
+
+def configuration(where: Path, default: str = "runc") -> str:
+    """Return a crio.conf with this machine's programs, judged by the rules; the file of mounts that it names is written.
+
+    Args:
+        where: the directory below which that CRI-O keeps everything.
+        default: the low-level runtime for pods that ask for none.
+
+    Raises:
+        LabError: a key cannot stand: a program is not there.
+    """
+    (where / "mounts.conf").write_text("# /SOURCE:/TARGET, a line for each mount that every container gets\n")
+    programs = {name: shutil.which(name) for name in ("runc", "crun", "conmon", "pinns")}
+    text = crio_conf.configuration(where, programs, places().configuration / "cni", default)
+    crio_conf.validate(text)
+    return text
 
 
 @ledger.undoes(_DAEMON)

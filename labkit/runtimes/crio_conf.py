@@ -9,11 +9,13 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabError
+from labkit.host.services.places import SYSTEMD
 
 Rule = Callable[[Any], str | None]
 """Says what is wrong with a value, or None."""
@@ -45,6 +47,13 @@ def _program(value: Any) -> str | None:
 
 def _paths(value: Any) -> str | None:
     return _texts(value) or next((f"{one!r} {why}" for one in value if (why := _path(one))), None)
+
+
+def _driver(value: Any) -> str | None:
+    """Judge the cgroup driver: that of systemd asks systemd for each cgroup."""
+    if value == "systemd" and not SYSTEMD.is_dir():
+        return "systemd does not run here, which would make the cgroups"
+    return _one_of("cgroupfs", "systemd")(value)
 
 
 def _pause(value: Any) -> str | None:
@@ -87,7 +96,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
                  "grpc_max_send_msg_size": _number(0), "grpc_max_recv_msg_size": _number(0)},
     "crio.runtime": {
         "default_runtime": _text, "runtimes": lambda value: None if isinstance(value, dict) else "must be a table",
-        "cgroup_manager": _one_of("cgroupfs", "systemd"), "conmon": _program, "conmon_cgroup": _text, "conmon_env": _texts,
+        "cgroup_manager": _driver, "conmon": _program, "conmon_cgroup": _text, "conmon_env": _texts,
         "default_mounts_file": _mounts_file, "default_capabilities": _texts, "default_sysctls": _texts, "default_env": _texts,
         "default_ulimits": _texts, "additional_devices": _texts, "hooks_dir": _paths, "seccomp_profile": _path, "apparmor_profile": _text,
         "pids_limit": _number(-1), "log_size_max": _log_size, "log_to_journald": _flag, "log_filter": _text,
@@ -107,6 +116,42 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
 """Each table with its keys and what their values must be."""
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What cannot stand in a configuration.
+
+    Attributes:
+        table: as it stands in the file, such as "crio.runtime".
+        key: in that table; "" where the table itself is wrong.
+        message: what is wrong.
+        remedy: what helps, where that is known.
+    """
+
+    table: str
+    key: str
+    message: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.table}] {self.message}" if self.key else self.message
+
+
+def problems(text: str, name: str = "crio.conf") -> tuple[Problem, ...]:
+    """Return all that cannot stand in a configuration: each table and key by itself, then what goes against something else.
+
+    Args:
+        text: of the file.
+        name: of the file, for the error.
+
+    Raises:
+        LabError: not TOML.
+    """
+    told = _tables(text, name)
+    found = [Problem(table, "", f"[{table}] is no table of CRI-O", "every table begins with crio") for table in told if table != "crio"]
+    found += _judge(told.get("crio", {}), "crio")
+    return tuple(found or _together(told.get("crio", {}).get("runtime", {})))
+
+
 def validate(text: str, name: str = "crio.conf") -> dict[str, Any]:
     """Return what a configuration says, once it keeps to the rules.
 
@@ -115,41 +160,53 @@ def validate(text: str, name: str = "crio.conf") -> dict[str, Any]:
         name: of the file, for the error.
 
     Raises:
-        LabError: not TOML; or the table and key that cannot stand, and why.
+        LabError: not TOML; or the first table and key that cannot stand, and why.
     """
+    for problem in problems(text, name):
+        raise LabError(f"{name}: {problem}", remedy=problem.remedy)
+    return _tables(text, name)
+
+
+def _tables(text: str, name: str) -> dict[str, Any]:
     try:
-        told = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LabError(f"{name} is not TOML: {error}") from error
-    for table in told:
-        if table != "crio":
-            raise LabError(f"{name}: [{table}] is no table of CRI-O", remedy="every table begins with crio")
-    _judge(told.get("crio", {}), "crio", name)
-    runtime = told.get("crio", {}).get("runtime", {})
-    handlers, default = runtime.get("runtimes", {}), runtime.get("default_runtime")
-    if default is not None and default not in handlers:
-        there = ", ".join(handlers) or "none"
-        raise LabError(f"{name}: [crio.runtime] default_runtime = {default!r} has no table below", remedy=f"runtimes there are: {there}")
-    return told
 
 
-def _judge(table: Any, path: str, name: str) -> None:
-    """Judge a table and those below it."""
+def _judge(table: Any, path: str) -> Iterator[Problem]:
+    """Judge a table and those below it, each key by itself."""
     if not isinstance(table, dict):
-        raise LabError(f"{name}: {path} = {table!r} must be a table")
+        yield Problem(path, "", f"{path} = {table!r} must be a table")
+        return
     rules = RULES.get(path) or RULES["crio.runtime.runtimes.*"]
     for key, value in table.items():
         below = f"{path}.{key}"
         if below in RULES:
-            _judge(value, below, name)
+            yield from _judge(value, below)
         elif key not in rules:
             near = difflib.get_close_matches(key, rules, 1)
-            raise LabError(f"{name}: [{path}] has no key {key!r}", remedy=f"{near[0]!r}?" if near else f"it has {', '.join(sorted(rules))}")
+            yield Problem(path, key, f"has no key {key!r}", f"{near[0]!r}?" if near else f"it has {', '.join(sorted(rules))}")
         elif why := rules[key](value):
-            raise LabError(f"{name}: [{path}] {key} = {json.dumps(value, default=str)}: {why}")
+            yield Problem(path, key, f"{key} = {json.dumps(value, default=str)}: {why}")
         elif below == "crio.runtime.runtimes":
             for handler, settings in value.items():
-                _judge(settings, f"{below}.{handler}", name)
+                yield from _judge(settings, f"{below}.{handler}")
+
+
+def _together(runtime: Mapping[str, Any]) -> Iterator[Problem]:
+    """Judge what stands in two places: the default handler, and the cgroups of the monitors, which the cgroup driver makes."""
+    handlers, default = runtime.get("runtimes", {}), runtime.get("default_runtime")
+    if default is not None and default not in handlers:
+        there = f"runtimes there are: {', '.join(handlers) or 'none'}"
+        yield Problem("crio.runtime", "default_runtime", f"default_runtime = {default!r} has no table below", there)
+    driver = runtime.get("cgroup_manager", "systemd")
+    monitors = {("crio.runtime", "conmon_cgroup"): runtime.get("conmon_cgroup", "")}
+    monitors |= {(f"crio.runtime.runtimes.{name}", "monitor_cgroup"): one.get("monitor_cgroup", "") for name, one in handlers.items()}
+    for (table, key), value in monitors.items():
+        if value not in ("", "pod") and (driver == "cgroupfs" or not value.endswith(".slice")):
+            wanted = '"pod", or empty' if driver == "cgroupfs" else '"pod", or a slice'
+            yield Problem(table, key, f"{key} = {json.dumps(value)}: with the cgroup driver {driver} it must be {wanted}")
 
 
 def write(tables: Mapping[str, Mapping[str, Any]]) -> str:
@@ -172,7 +229,7 @@ def configuration(directory: Path, programs: Mapping[str, str | None], network: 
     """
     there = {name: program for name, program in programs.items() if program}
     handlers = {name: there[name] for name in ("runc", "crun") if name in there}
-    systemd = Path("/run/systemd/system").is_dir()
+    systemd = SYSTEMD.is_dir()
     monitor = {"monitor_path": there.get("conmon", ""), "monitor_cgroup": "system.slice" if systemd else "pod"}
     return write({
         "crio": {"root": f"{directory}/root", "runroot": f"{directory}/run", "storage_driver": "overlay", "log_dir": f"{directory}/log",
@@ -183,6 +240,7 @@ def configuration(directory: Path, programs: Mapping[str, str | None], network: 
             "conmon_cgroup": "system.slice" if systemd else "pod", "default_mounts_file": f"{directory}/mounts.conf", "pids_limit": 1024,
             "log_size_max": -1, "log_to_journald": False, "log_level": "info", "namespaces_dir": f"{directory}/ns",
             "container_exits_dir": f"{directory}/exits", "container_attach_socket_dir": f"{directory}/attach", "hooks_dir": [],
+            "drop_infra_ctr": False,
             **{key: there[name] for key, name in (("conmon", "conmon"), ("pinns_path", "pinns")) if name in there},
         },
         **{f"crio.runtime.runtimes.{name}": {"runtime_path": program, "runtime_type": "oci", "runtime_root": f"{directory}/{name}",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from labkit import ledger
 from labkit.host.services.places import places
 from labkit.kernel.network.unix_sockets import holders, unix_sockets
 from labkit.kernel.xray import Machine
@@ -18,7 +19,7 @@ def sockets() -> dict[str, tuple[Path, ...]]:
     return {
         "containerd": (here.containerd,),
         "cri": (here.containerd,),
-        "crio": (Path("/run/crio/crio.sock"),),
+        "crio": (Path("/run/crio/crio.sock"), ledger.state() / "crio/crio.sock"),
         "docker": (here.docker, here.containerd),
         "lxd": (here.lxd / "unix.socket",),
     }

@@ -14,12 +14,22 @@ NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh
 """Another user, who may read a checkout below /root all the same."""
 COMMANDS = tuple(
     "labs doctor start url clean up down status render validate check hint solution progress "
-    "parts xray compare cri execs images version".split()
+    "parts xray compare cri crio execs images version".split()
 )
 
 
 def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*before, ROOT / ".venv/bin/labkit", *argv], cwd="/", capture_output=True, text=True, timeout=60)
+
+
+def test_a_crio_conf_is_written_and_judged(tmp_path: Path) -> None:
+    file = tmp_path / "crio.conf"
+    assert labkit("crio", "write", str(file)).returncode == 0
+    done = labkit("crio", "judge", str(file))
+    assert (done.returncode, done.stdout) == (0, "")
+    file.write_text(file.read_text().replace("pids_limit", "pid_limit"))
+    done = labkit("crio", "judge", str(file))
+    assert (done.returncode, done.stdout) == (1, "[crio.runtime] has no key 'pid_limit'; remedy: 'pids_limit'?\n")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +54,8 @@ def labkit(*argv: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProc
         (["cri", "Version", "{"], "Version: the request is not JSON"),
         (["cri", "Version", "[]"], "Version: the request must be an object of JSON"),
         (["cri", "--socket", "/run/nobody.sock", "Version"], "/run/nobody.sock: Version: UNAVAILABLE; cause: there is no such socket"),
+        (["crio", "judge", "/nosuch.conf"], "/nosuch.conf: No such file or directory"),
+        (["crio", "write", "/nosuch/crio.conf"], "/nosuch/mounts.conf cannot be written: No such file or directory"),
         (["compare", "dockr"], "there is no runtime 'dockr'; remedy: one of chroot"),
         (["execs"], "Missing argument 'COMMAND'"),
         (["execs", "nosuch", "--help"], "needs the command nosuch; found no such command in PATH"),

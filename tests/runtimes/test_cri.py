@@ -102,6 +102,24 @@ def test_a_pod_from_its_sandbox_to_its_removal(client: Client, label: dict[str, 
     assert client.pods(**label) == client.containers(**label) == []
 
 
+@pytest.mark.parametrize(("handler", "state"), [("", "state.json"), ("runc", "state.json"), ("crun", "status")])
+def test_a_handler_is_a_plug(client: Client, label: dict[str, str], tmp_path: Path, handler: str, state: str):
+    """Each runtime keeps a file of its own about a container that it has made, below the same directory."""
+    config = pods.pod(label, tmp_path)
+    sandbox = client.run_pod(config, handler)
+    made = client.create(sandbox, container(label, LOOP), config)
+    client.start(made)
+    assert client.pods(**label)[0]["runtime_handler"] == handler
+    kept = {path.name for path in Path("/run/containerd/runc/k8s.io", made).iterdir()}
+    assert kept & {"state.json", "status"} == {state}
+    assert client.exec(made, ["hostname"]).stdout == "pod\n"
+
+
+def test_a_handler_that_is_not_there_is_told_in_the_servers_words(client: Client, label: dict[str, str], tmp_path: Path):
+    with pytest.raises(CallError, match=r'RunPodSandbox: \w+: .*no runtime for "kata" is configured'):
+        client.run_pod(pods.pod(label, tmp_path), "kata")
+
+
 def test_ten_pods_at_once_have_ten_addresses(client: Client, label: dict[str, str], tmp_path: Path):
     def whole(number: int) -> tuple[str, str]:
         config = pods.pod(label, tmp_path / str(number), f"pod-{number}")

@@ -66,6 +66,19 @@ def test_a_container_that_was_removed_by_hand_is_no_trouble(docker: Callable[...
     assert docker("images", "--quiet", "labkit-rootfs") == ""
 
 
+def test_docker_has_crun_as_a_second_runtime(docker: Callable[..., str], root: Root):
+    runtime = runtimes.find("docker")
+    runtime.start(root(runtime), LOOP, "labkit-web")
+    docker("commit", "labkit-web", "labkit-canary")
+    parent = [f"--cgroup-parent=/{subtree()}"] if docker("info", "--format", "{{.CgroupDriver}}") == "cgroupfs\n" else []
+    docker("run", "--detach", "--runtime", "crun", "--network", "none", *parent, "--name", "labkit-canary", "labkit-canary", "sleep", "300")
+    made = docker("inspect", "--format", "{{.Id}}", "labkit-canary").strip()
+    states = [path.name for path in Path("/run").glob(f"**/moby/{made}/status")]  # crun's record; that of runc is state.json
+    runtime.stop("labkit-web")
+    runtime.remove("labkit-web")
+    assert states == ["status"]
+
+
 def test_a_daemon_that_is_not_there_is_said_with_its_remedy(services: Places, root: Root, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     runtime = runtimes.find("docker")
     (tmp_path / "services.json").write_text('{"docker": "/run/no-docker.sock"}')

@@ -58,6 +58,46 @@ def test_what_cannot_stand_is_refused_with_its_table_and_key(text: str, why: str
         crio_conf.validate(text)
 
 
+DRIVER = """[crio.runtime]
+cgroup_manager = "{0}"
+conmon_cgroup = "{1}"
+[crio.runtime.runtimes.runc]
+monitor_cgroup = "{2}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "conmon", "monitor", "keys"),
+    [
+        ("cgroupfs", "pod", "", []),
+        ("cgroupfs", "system.slice", "pod", ["crio.runtime conmon_cgroup"]),
+        ("cgroupfs", "machine.slice", "machine.slice", ["crio.runtime conmon_cgroup", "crio.runtime.runtimes.runc monitor_cgroup"]),
+        ("systemd", "system.slice", "pod", []),
+        ("systemd", "conmon", "", ["crio.runtime conmon_cgroup"]),
+    ],
+)
+def test_the_cgroups_of_the_monitors_are_such_as_the_driver_makes(
+    driver: str, conmon: str, monitor: str, keys: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(crio_conf, "SYSTEMD", tmp_path)
+    found = crio_conf.problems(DRIVER.format(driver, conmon, monitor))
+    assert [f"{one.table} {one.key}" for one in found] == keys
+    assert all(f"with the cgroup driver {driver} it must be" in one.message for one in found)
+
+
+def test_the_driver_systemd_is_refused_where_systemd_does_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(crio_conf, "SYSTEMD", tmp_path / "nosuch")
+    with pytest.raises(LabError, match=r'crio.conf: \[crio.runtime\] cgroup_manager = "systemd": systemd does not run here'):
+        crio_conf.validate(DRIVER.format("systemd", "system.slice", "pod"))
+
+
+def test_all_that_cannot_stand_is_told_at_once():
+    found = crio_conf.problems('[crio.runtime]\npids_limit = "many"\n[crio.image]\nimage_volumes = "copy"\npause = 1\n[more]\n')
+    assert [(one.table, one.key) for one in found] == [
+        ("more", ""), ("crio.runtime", "pids_limit"), ("crio.image", "image_volumes"), ("crio.image", "pause"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("line", "why"), [("/etc", "'/etc', must be /SOURCE:/TARGET"), ("/nosuch:/mnt", "line 2: there is no /nosuch")])
 def test_each_line_of_the_file_of_mounts_is_judged(tmp_path: Path, line: str, why: str):
     file = tmp_path / "mounts.conf"

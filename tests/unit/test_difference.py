@@ -235,6 +235,20 @@ def test_what_keeps_the_network_of_a_container_of_docker_is_shown_with_its_proce
     assert not diff(Snapshot(), Snapshot(mounts=(kept,)))
 
 
+@pytest.mark.parametrize("place", ["netns/cni-36398d8d-2a3b-7a94-1881-23949df45724", f"sandboxes/{DOCKER_ID}/shm"])
+def test_what_keeps_network_and_memory_of_a_pod_is_shown_with_its_process(place):
+    kept = replace(TMPFS, mountpoint=f"/run/labkit/containerd/io.containerd.grpc.v1.cri/{place}")
+    assert not diff(Snapshot(), Snapshot(mounts=(kept,)))
+
+
+def test_the_nat_of_a_pod_is_shown_with_its_link_and_published_ports_are_shown_as_rules():
+    nat = "table ip nat chain POSTROUTING ip saddr 10.203.10.27 counter packets 0 bytes 0 jump CNI-9a5b5f677d0ec4fe58a386fe"
+    port = "table ip nat chain CNI-HOSTPORT-DNAT tcp dport 8080 jump CNI-DN-9a5b5f677d0ec4fe58a38"
+    before, after = (NetworkState("host", 2, rules=rules) for rules in ((), (nat, port)))
+    change = the_one(diff(Snapshot(networks=(before,)), Snapshot(networks=(after,))))
+    assert "CNI-HOSTPORT-DNAT" in change.name
+
+
 # systems in containers
 
 SPACES = {**HOST, "uts": 11, "pid": 13}

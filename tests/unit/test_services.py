@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabError
-from labkit.host.services import accounts, files, lifecycle, mirrors, packet_filter, probes, units
+from labkit.host.services import accounts, files, handlers, lifecycle, mirrors, packet_filter, probes, programs, units
 from labkit.host.services.backend import Process
 from labkit.host.services.places import Places
 from labkit.host.services.table import SERVICES, Service, named, with_dependents, with_needed
@@ -149,6 +150,52 @@ def test_the_units_of_our_own_listen_where_they_are_told_and_are_marked() -> Non
     assert "Restart=always" in text
     assert units.path(named("registry")) == Path("/etc/systemd/system/labkit-registry.service")
     assert units.path(named("docker")) == Path("/etc/systemd/system/docker.service.d/50-labkit.conf")
+
+
+@pytest.fixture
+def crun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let crun be in PATH, on a machine that it refuses: controllers in both versions of cgroups."""
+    program = tmp_path / "bin/crun"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nls "$1"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return program
+
+
+def test_crun_is_a_handler_beside_the_default_one_which_is_named_as_well(crun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "_hidden", lambda _: None)
+    told = tomllib.loads(programs.containerd_configuration(PLACES))["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+    assert {name: handler["options"]["BinaryName"] for name, handler in told.items()} == {"runc": "runc", "crun": str(crun)}
+    monkeypatch.setenv("PATH", str(crun.parent / "nosuch"))
+    told = tomllib.loads(programs.containerd_configuration(PLACES))["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
+    assert told.keys() == {"runc"}
+
+
+def test_where_crun_refuses_the_machine_the_handler_is_what_hides_v2_from_it(
+    crun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "_hidden", lambda _: Path("/sys/fs/cgroup/unified"))
+    places = replace(PLACES, state=tmp_path)
+    assert handlers.crun(places) == tmp_path / "services/crun"
+    assert handlers.prepare(places)
+    assert not handlers.prepare(places)
+    assert os.access(tmp_path / "services/crun", os.X_OK)
+    assert f"exec {crun} " in (tmp_path / "services/crun").read_text()
+
+
+def test_dockerd_is_told_of_crun_unless_a_person_has_named_runtimes(crun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = tmp_path / "docker.service"
+    unit.write_text("[Service]\nExecStart=/usr/sbin/dockerd -H fd://\n")
+    monkeypatch.setattr(units, "_SHIPPED", (tmp_path,))
+    monkeypatch.setattr(units, "_DAEMON", tmp_path / "daemon.json")
+    monkeypatch.setattr(handlers, "_hidden", lambda _: None)
+    mirror, runtime = "--registry-mirror=http://127.0.0.1:5000", f"--add-runtime=crun={crun}"
+    assert f"ExecStart=/usr/sbin/dockerd -H fd:// {mirror} {runtime}\n" in units.text(named("docker"), PLACES)
+    (tmp_path / "daemon.json").write_text('{"runtimes": {}}')
+    assert f"ExecStart=/usr/sbin/dockerd -H fd:// {mirror}\n" in units.text(named("docker"), PLACES)
+    (tmp_path / "daemon.json").write_text('{"runtimes": {}, "registry-mirrors": ["http://mirror"]}')
+    assert "ExecStart" not in units.text(named("docker"), PLACES)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.errors import LabError
-from labkit.host.services import accounts, bridges, files
+from labkit.host.services import accounts, bridges, files, handlers
 from labkit.host.services.places import Places
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -112,7 +112,7 @@ def _owned(directory: Path, places: Places) -> None:
 
 
 def containerd_configuration(places: Places) -> str:
-    """Return containerd's configuration: the course's paths, CRI with CNI, and the mirrors of certs.d."""
+    """Return containerd's configuration: the course's paths, CRI with CNI and its handlers, and the mirrors of certs.d."""
     root, state = places.containerd_root, places.containerd_run
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     return f"""{files.MARK}
@@ -129,7 +129,7 @@ bin_dir = "/usr/lib/cni"
 conf_dir = "{places.configuration / "cni"}"
 [{cri}.registry]
 config_path = "{places.certs_d}"
-[plugins."io.containerd.internal.v1.opt"]
+{handlers.of_containerd(places, cri)}[plugins."io.containerd.internal.v1.opt"]
 path = "{root / "opt"}"
 """
 
@@ -162,6 +162,7 @@ def _containerd(places: Places) -> Program:
 def _prepare_containerd(places: Places) -> bool:
     places.containerd.parent.mkdir(parents=True, exist_ok=True)
     files.write(places.configuration / "cni" / "10-labkit.conflist", cni_configuration(places))
+    handlers.prepare(places)
     return files.write(places.configuration / "containerd.toml", containerd_configuration(places))
 
 
@@ -178,6 +179,9 @@ def _prepare_docker(places: Places) -> bool:
         "containerd": str(places.containerd),
         "registry-mirrors": [f"http://{places.registry_address}"],
     }
+    if crun := handlers.crun(places):
+        handlers.prepare(places)
+        own["runtimes"] = {"crun": {"path": str(crun)}}
     if places.apart:
         bridges.make(places.docker_bridge, places.docker_address)
         own |= {"bridge": places.docker_bridge, "iptables": False, "ip-forward": False, "cgroup-parent": places.docker_bridge}

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from labkit.errors import LabError
-from labkit.host.services import files
+from labkit.host.services import files, handlers
 from labkit.host.services.places import Places
 from labkit.host.services.table import Service
 from labkit.kernel import commands
@@ -81,22 +81,35 @@ def text(service: Service, places: Places) -> str:
 
 def _start(service: Service, places: Places) -> str:
     """Return the lines that start the distribution's service with our configuration, where a person has not set another."""
-    if service.name == "docker" and not docker_mirrors():
-        more = f" --registry-mirror=http://{places.registry_address}"
+    if service.name == "docker":
+        more = _dockers_arguments(places)
     elif service.name == "containerd" and is_shipped(_CONTAINERD, "containerd*"):
         more = f" --config {places.configuration / 'containerd.toml'}"
     else:
-        return ""
-    return f"ExecStart=\nExecStart={_shipped_start(service)}{more}\n"
+        more = ""
+    return f"ExecStart=\nExecStart={_shipped_start(service)}{more}\n" if more else ""
+
+
+def _dockers_arguments(places: Places) -> str:
+    """Return what dockerd is told besides: it does not start where a person's file has the same key as an argument."""
+    mirror = "" if docker_mirrors() else f" --registry-mirror=http://{places.registry_address}"
+    crun = handlers.crun(places) if _in_daemon_json("runtimes") is None else None
+    return mirror + (f" --add-runtime=crun={crun}" if crun else "")
 
 
 def docker_mirrors() -> list[str]:
     """Return the mirrors that a person has set for docker; they are theirs to change."""
-    try:
-        found = json.loads(_DAEMON.read_text()).get("registry-mirrors", [])
-    except (OSError, ValueError, AttributeError):
-        return []
+    found = _in_daemon_json("registry-mirrors")
     return [str(mirror) for mirror in found] if isinstance(found, list) else []
+
+
+def _in_daemon_json(key: str) -> object:
+    """Return what a person has set for docker under a key; None where nothing."""
+    try:
+        found: object = json.loads(_DAEMON.read_text()).get(key)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found
 
 
 def is_shipped(file: Path, packages: str) -> bool:

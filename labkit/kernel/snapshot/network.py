@@ -126,7 +126,8 @@ def _route(route: RouteState) -> str:
 
 
 def _rules(networks: Mapping[str, NetworkState]) -> dict[tuple[str, str, int], str]:
-    return _numbered({name: [noise.without_counters(rule) for rule in each.rules] for name, each in networks.items()})
+    shown = {name: [rule for rule in each.rules if not noise.NAT_OF_A_POD.search(rule)] for name, each in networks.items()}
+    return _numbered({name: [noise.without_counters(rule) for rule in rules] for name, rules in shown.items()})
 
 
 def _numbered(texts: Mapping[str, list[str]]) -> dict[tuple[str, str, int], str]:

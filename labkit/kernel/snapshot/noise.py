@@ -77,6 +77,7 @@ NETNS = re.compile(r"^(?:/var)?/run/netns(?:/|$)")
 MOUNTPOINTS = re.compile(
     rf"{NETNS.pattern}"  # a named network namespace: shown as that
     r"|/docker/netns/"  # what keeps the network of a container of docker: shown with its process
+    r"|/io\.containerd\.grpc\.v1\.cri/(?:netns|sandboxes)/|/crio/ns/"  # of a pod, and its shared memory
     r"|^/run/systemd/nspawn/"  # where systemd-nspawn keeps what it shares with a container
     r"|^/run/user/|^/run/credentials/|^/proc/sys/fs/binfmt_misc$"  # systemd's: mounted when first touched
 )
@@ -95,6 +96,9 @@ ROUTES = re.compile(r"^(?:fe[89ab][0-9a-f]:.*|ff00::/8|multicast .*|127\.0\.0\.0
 
 RULE_COUNTERS = ((re.compile(r"counter packets \d+ bytes \d+"), "counter"), (re.compile(r"\s*# handle \d+"), ""))
 """What counts, or numbers, inside the text of an nft rule."""
+
+NAT_OF_A_POD = re.compile(r"\bCNI-[0-9a-f]{24}\b")
+"""Rules of nft that CNI makes and removes with the network of a pod, in a chain of its own: shown with its link and its address."""
 
 STOPPED = frozenset("Tt")
 """Of the states in ps(1) only stopped is news: running, sleeping and waiting change all the time."""

@@ -14,11 +14,11 @@ from labkit.errors import LabError
 
 
 @click.command()
-@click.option("--socket", type=click.Path(path_type=Path), help="Whom to ask; containerd by default.")
+@click.option("--socket", envvar="CONTAINER_RUNTIME_ENDPOINT", help="Whom to ask; crictl's variable is taken, too. [default: containerd]")
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds that the answer may take.")
 @click.argument("call")
 @click.argument("fields", default="{}")
-def cri(call: str, fields: str, socket: Path | None, timeout: float) -> None:
+def cri(call: str, fields: str, socket: str | None, timeout: float) -> None:
     """Make a CALL of the CRI, such as Version, and print the answer.
 
     FIELDS is the request as JSON; - reads it from standard input.
@@ -27,7 +27,7 @@ def cri(call: str, fields: str, socket: Path | None, timeout: float) -> None:
     from labkit.runtimes.cri.client import Client
 
     request = _request(_known(call), sys.stdin.read() if fields == "-" else fields)
-    with Client(socket or places().containerd) as client:
+    with Client(Path(socket.removeprefix("unix://")) if socket else places().containerd) as client:
         answer = client.call(call, timeout, **request)
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 

@@ -155,6 +155,14 @@ class Cri:
         entry = ours.entry(self._kind(), name, self.list())
         return logs.read(directory(entry) / "container.log")
 
+    def serve(self) -> None:
+        """Let the server serve: containerd is a service, and has to answer already.
+
+        Raises:
+            LabError: it does not, and why.
+        """
+        self.must_be_available()
+
     def must_be_available(self) -> None:
         """Refuse where the server does not answer.
 
@@ -309,7 +317,7 @@ def _remove(client: Client, entry: ledger.Entry) -> None:
             for pod in client.pods(**{LABEL: entry.key["id"]}):
                 client.stop_pod(pod["id"])
                 client.remove_pod(pod["id"])
-            if not _is_reserved(client, entry):
+            if not is_reserved(client, pod_config(entry)):
                 break
         except CallError:
             if time.monotonic() > deadline:
@@ -320,10 +328,10 @@ def _remove(client: Client, entry: ledger.Entry) -> None:
     client.remove_image(image(entry))
 
 
-def _is_reserved(client: Client, entry: ledger.Entry) -> bool:
+def is_reserved(client: Client, config: Mapping[str, Any]) -> bool:
     """Return whether the server has a pod of this name, also one in the making: it says so before it looks for the runtime."""
     try:
-        client.remove_pod(client.run_pod(pod_config(entry), _NO_HANDLER))
+        client.remove_pod(client.run_pod(config, _NO_HANDLER))
     except CallError as error:
         return "reserve" in error.said
     return False
