@@ -69,7 +69,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
     # the same for the network of the pods, and where containerd keeps what runs
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),
-    (r"/run/(?:labkit/)?containerd/io\.con\S*?k/k8s\.io\b", "TASKS/k8s.io"),
+    (r"/run/(?:labkit/)?containerd/io\.con\S*?k/k8s\.io/(?:ID|[0-9a-f]{12,64})\b", "TASKS/k8s.io/ID"),
     # where an engine keeps the root of a container: its own directory, or that of the labs
     (r"/var/lib/(?:labkit/)?docker/overlay2/[0-9a-f]{12}…?/merged\b", "DOCKER/merged"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?me\.v2\.task\b", "TASKS"),

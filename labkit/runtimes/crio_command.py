@@ -18,7 +18,10 @@ def crio() -> None:
 @crio.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def write(file: Path) -> None:
-    """Write FILE for a CRI-O that keeps its state beside it, and the mounts.conf that it names; what is there is replaced."""
+    """Write FILE for a CRI-O whose state lies beside it.
+
+    The mounts.conf that it names is written, too; what is there is replaced.
+    """
     from labkit.runtimes.crio import configuration
 
     place = file.absolute()
@@ -31,7 +34,10 @@ def write(file: Path) -> None:
 @crio.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def judge(file: Path) -> None:
-    """Say what CRI-O could not take in FILE, a line each; the exit status is 1 then."""
+    """Say what CRI-O could not take in FILE.
+
+    A line for each such thing; the exit status is 1 then.
+    """
     from labkit.runtimes.crio_conf import problems
 
     try:

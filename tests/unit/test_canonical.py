@@ -43,8 +43,18 @@ SAME = [
     ("/run/labkit/containerd/io.con…me.v2.task/lab-4.2/web", "/run/containerd/io.containerd.runtime.v2.task/lab-4.2/web"),
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
+SAME += [
+    ("10.203.10.24/24 on eth0", "10.203.10.7/24 on eth0"),
+    ("/run/labkit/containerd/io.con…k/k8s.io/524947918195…/rootfs", "/run/containerd/io.containerd…k/k8s.io/e5966c5a8e57…/rootfs"),
+    (
+        f"/run/labkit/containerd/io.containerd.runtime.v2.task/k8s.io/{'e5' * 32}/rootfs",
+        f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/{'52' * 32}/rootfs",
+    ),
+]
+
 DIFFERENT = [
     ("+ mount      /a\n                        overlay", "+ mount      /a\n                        tmpfs"),
+    ("10.203.10.1 dev eth0", "10.203.10.7 dev eth0"),
     ("FROZEN", "THAWED"),
     ("oom_kill 0", "oom_kill 1"),
     ("1 received", "0 received"),
