@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from labkit.show.text import clean, cut
@@ -27,6 +28,7 @@ QUIET = "opacity:0.72;"
 _BOX = f"margin:4px 0;padding:6px 12px;border:{LINE};border-left:3px solid rgba(128,128,128,0.55);border-radius:4px;"
 _CELL = "text-align:left;vertical-align:top;padding:2px 14px 2px 0;border:none;background:transparent;"
 _CHIP = "display:inline-block;padding:0 6px;border-radius:3px;font-size:11px;line-height:16px;white-space:nowrap;"
+_LONG_NAME = re.compile(r"[\w.-]{24,}")
 _TABLE = "border-collapse:collapse;border:none;margin:0;table-layout:auto;width:auto;font-size:13px;line-height:1.5;"
 
 
@@ -58,8 +60,8 @@ def code(text: object, limit: int = LONGEST) -> str:
 
 
 def breakable(text: object, limit: int = LONGEST) -> str:
-    """Write text in which a line may be broken after each slash, also where a notebook is not trusted."""
-    return escape(text, limit).replace("/", "/<wbr>")
+    """Write text in which a line may be broken after each slash, and at the dots of a long name, also where a notebook is not trusted."""
+    return _LONG_NAME.sub(lambda name: name[0].replace(".", ".<wbr>"), escape(text, limit).replace("/", "/<wbr>"))
 
 
 def code_block(text: str) -> str:

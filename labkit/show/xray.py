@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from labkit.kernel.xray.records import Cgroups, Member, Network, NotRead, Security, Xray
 from labkit.show import markup, xray_svg
 from labkit.show import xray_words as words
-from labkit.show.text import WIDTH, columns, count, cut, indent, joined, wrap
+from labkit.show.text import WIDTH, columns, count, cut, indent, joined, short_ids, wrap
 from labkit.show.view import View
 
 MOST_MOUNTS = 40
@@ -281,7 +281,7 @@ def xray_table(xrays: Sequence[Xray], limit: int = WIDTH) -> View:
     """
     sheets = [facts(each) for each in xrays]
     names = dict.fromkeys(name for sheet in sheets for name in sheet)
-    rows = [[_mark(sheets, name), name, *(sheet.get(name, "") for sheet in sheets)] for name in names]
+    rows = [[_mark(sheets, name), name, *(short_ids(sheet.get(name, "")) for sheet in sheets)] for name in names]
     lines: list[str] = []
     html = ""
     for begin in range(0, len(xrays), MOST_COLUMNS):
