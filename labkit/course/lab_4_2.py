@@ -20,7 +20,7 @@ AIMS = (
     "put another low-level runtime in the place of runc",
     "find out why a pod is refused a network, and give it one",
 )
-NEEDS = ("root", "containerd", "registry", "cri")
+NEEDS = ("root", "containerd", "registry", "cri", "crun", "execs")
 NAMESPACE = "lab-4.2"
 """Of containerd, and of pods. It is called as the lab's cgroup, for ctr puts a container into the cgroup /NAMESPACE/NAME."""
 

@@ -18,7 +18,7 @@ AIMS = (
     "name the programs between you and its first process, and what each is for",
     "tell which of them it needs to go on running",
 )
-NEEDS = ("root", "docker", "containerd", "registry")
+NEEDS = ("root", "docker", "containerd", "registry", "crun", "execs")
 CLAIMS = (("docker", "web"), ("docker", "tied"), ("docker", "mine"))
 
 CHAIN = ("containerd-shim", "containerd", "dockerd")
