@@ -71,7 +71,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?k/k8s\.io/(?:ID|[0-9a-f]{12,64})\b", "TASKS/k8s.io/ID"),
     # where an engine keeps the root of a container: its own directory, or that of the labs
-    (r"/var/lib/(?:labkit/)?docker/overlay2/[0-9a-f]{12}…?/merged\b", "DOCKER/merged"),
+    (r"/var/lib/(?:labkit/)?docker/overlay2/(?:ID|[0-9a-f]{12})…?/merged\b", "DOCKER/merged"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?me\.v2\.task\b", "TASKS"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
@@ -100,6 +100,9 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\bunshare --mount bash -c (?:'|&#x27;)mount -t tmpfs none [^;]*; exec \S+ \S+ (?=crun\b)", ""),
     # versions of Debian's packages
     (r"\b(runc version|Installed:|Candidate:) \d\S*", r"\1 VERSION"),
+    (r"\b(Docker version) \S+ build \w+", r"\1 VERSION"),
+    (r"\b((?:containerd|ctr) github\.com/containerd/containerd)(?: \S*\d\S*)+", r"\1 VERSION"),
+    (r"(\"runtime_version\": )\"[^\"]*\"", r"\1VERSION"),
     (r"\b\d+ files? written, \d+ calls?\b", "FILES AND CALLS"),
     (r"/tmp/(?!\s)[\w./+-]+", "/tmp/PATH"),  # noqa: S108 - a pattern, no file
     (r"(?m) $", ""),

@@ -12,19 +12,20 @@ from types import ModuleType
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
-from labkit.runtimes import containerd_namespace, docker, lifecycle, lxc, lxd_claims
+from labkit.runtimes import containerd_namespace, docker_claims, lifecycle, lxc, lxd_claims
 from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
 """(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
-"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods, and "image", an image of the CRI."""
+"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods; "image" of the CRI, "docker image"."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
     "link": network.claim_link,
     "lxc": lxc.claim,
     "lxd": lxd_claims.claim,
-    "docker": docker.claim,
+    "docker": docker_claims.claim,
+    "docker image": docker_claims.claim_image,
     "runc": lifecycle.homes,
     "containerd": containerd_namespace.claim,
     "pods": pods.claim,

@@ -19,7 +19,7 @@ AIMS = (
     "tell which of them it needs to go on running",
 )
 NEEDS = ("root", "docker", "containerd", "registry", "crun", "execs")
-CLAIMS = (("docker", "web"), ("docker", "tied"), ("docker", "mine"))
+CLAIMS = (("docker image", "busybox"), ("docker image", "hello-world"), ("docker", "web"), ("docker", "tied"), ("docker", "mine"))
 
 CHAIN = ("containerd-shim", "containerd", "dockerd")
 """Who keeps a container of docker, from its parent on."""

@@ -32,7 +32,6 @@ from labkit.runtimes import ours
 from labkit.runtimes.container import Container, State, pick, running
 
 _KIND = "docker container"
-_CLAIM = "docker claim"
 _LABEL = "org.labkit.container"
 _STATES: Mapping[str, State] = {"created": "created", "running": "running", "restarting": "creating", "paused": "paused"}
 _STARTERS = ("runc", "crun", "exe")  # runc runs a copy of itself from memory, "/proc/self/exe" by name
@@ -59,7 +58,7 @@ class Docker:
     def version(self) -> str:
         """Return the daemon's version."""
         self._must_be_available()
-        return _ask("version", "--format", "{{.Server.Version}}")
+        return ask("version", "--format", "{{.Server.Version}}")
 
     def id_map(self) -> IdMap:
         """Return the map of a daemon with userns-remap, whose data directory is named after it; else ids are the host's."""
@@ -76,7 +75,7 @@ class Docker:
         """
         if self.available():
             return ()
-        ids = _ask("ps", "--all", "--quiet", "--no-trunc").split()
+        ids = ask("ps", "--all", "--quiet", "--no-trunc").split()
         known = {entry.identity.get("id") for entry in ours.entries(_KIND).values()}
         return tuple(_look(*fields, ours=fields[0] in known) for fields in _inspect(ids))
 
@@ -140,31 +139,31 @@ class Docker:
             raise LabError("docker does not answer", cause=why, remedy="labkit up docker")
 
 
-def _words(*words: str) -> list[str]:
+def words(*typed: str) -> list[str]:
     """Return the client's command line for the daemon of this instance."""
-    return ["docker", "--config", str(ledger.state() / "docker-client"), "--host", f"unix://{places().docker}", *words]
+    return ["docker", "--config", str(ledger.state() / "docker-client"), "--host", f"unix://{places().docker}", *typed]
 
 
-def _client(*words: str, check: bool = False, shown: str = "", **options: Any) -> Completed:
+def _client(*told: str, check: bool = False, shown: str = "", **options: Any) -> Completed:
     """Run the client, and show it as a person types it."""
-    typed = shlex.join(["docker", *words[:-1], shown] if shown else ["docker", *words])
+    typed = shlex.join(["docker", *told[:-1], shown] if shown else ["docker", *told])
     keep: dict[str, Any] = {"env": rooted.ENVIRONMENT, "cwd": "/", "on_error": lambda _: None, "shell_line": typed, **options}
-    return processes.run(_words(*words), check=check, **keep)
+    return processes.run(words(*told), check=check, **keep)
 
 
-def _ask(*words: str, check: bool = True) -> str:
+def ask(*typed: str, check: bool = True) -> str:
     """Ask the daemon something."""
-    return commands.run(_words(*words), env=rooted.ENVIRONMENT, check=check).stdout.strip()
+    return commands.run(words(*typed), env=rooted.ENVIRONMENT, check=check).stdout.strip()
 
 
 def _info(form: str) -> str:
-    return _ask("info", "--format", form)
+    return ask("info", "--format", form)
 
 
 def _inspect(ids: Sequence[str]) -> list[list[str]]:
     """Return id, pid, state and name of containers, those that are there; the fields are the same in every version."""
     form = "{{.Id}} {{.State.Pid}} {{.State.Status}} {{.Name}}"
-    return [line.split() for line in _ask("container", "inspect", "--format", form, *ids, check=False).splitlines()] if ids else []
+    return [line.split() for line in ask("container", "inspect", "--format", form, *ids, check=False).splitlines()] if ids else []
 
 
 def _look(_: str, pid: str, state: str, name: str, *, ours: bool) -> Container:
@@ -250,7 +249,7 @@ def _undo(entry: ledger.Entry) -> None:
     settled = time.monotonic() + (0 if "id" in entry.identity else _SETTLED)
     while (left := _left(entry)) or time.monotonic() < settled:
         for remove, found in left:
-            said = commands.run(_words(remove, "--force", found), env=rooted.ENVIRONMENT, check=False, timeout=_PATIENCE)
+            said = commands.run(words(remove, "--force", found), env=rooted.ENVIRONMENT, check=False, timeout=_PATIENCE)
             if time.monotonic() > deadline:
                 raise CommandError(said.argv, said.status, said.stderr)
     _finish(entry)
@@ -262,38 +261,6 @@ def _left(entry: ledger.Entry) -> list[tuple[str, str]]:
     A container has name and label: what a person makes of the image inherits the label alone.
     """
     label, name = f"label={_LABEL}={entry.id}", f"name=^/?{re.escape(entry.key['name'])}$"
-    container = _ask("ps", "--all", "--quiet", "--no-trunc", "--filter", label, "--filter", name).split()
-    image = _ask("images", "--quiet", _image(entry)).split()
+    container = ask("ps", "--all", "--quiet", "--no-trunc", "--filter", label, "--filter", name).split()
+    image = ask("images", "--quiet", _image(entry)).split()
     return [*(("rm", one) for one in container), *(("rmi", _image(entry)) for _ in image)]
-
-
-def claim(name: str) -> None:
-    """Take a name for this lab that a person will give a container by hand, as the course has it: the undo removes it.
-
-    Raises:
-        LabError: there is such a container already, and no lab made it.
-    """
-    taken = any(entry.kind == _CLAIM and entry.key["name"] == name for entry in ledger.live(ledger.owner()))
-    if not taken and _called(name):
-        raise LabError(f"the container docker:{name} is there already and was not made by this lab", remedy=f"docker rm --force {name}")
-    if not taken:
-        ledger.intend(_CLAIM, name=name)
-
-
-@ledger.undoes(_CLAIM, survives_reboot=True)
-def _undo_claim(entry: ledger.Entry) -> None:
-    """Remove the container of this name, and its anonymous volumes.
-
-    Raises:
-        CommandError: it does not remove it.
-    """
-    name = entry.key["name"]
-    if shutil.which("docker") and _called(name):
-        commands.run(_words("rm", "--force", "--volumes", name), env=rooted.ENVIRONMENT, timeout=_PATIENCE)
-
-
-def _called(name: str) -> list[str]:
-    """Return the containers of this name: one, or none, also where no daemon is."""
-    if Docker().available():
-        return []
-    return _ask("ps", "--all", "--quiet", "--filter", f"name=^/?{re.escape(name)}$").split()

@@ -12,7 +12,7 @@ import pytest
 from labkit import ledger
 from labkit.errors import LabError
 from labkit.host.services import Places
-from labkit.runtimes import Runtime, containerd_namespace, find
+from labkit.runtimes import Runtime, containerd_namespace, docker_claims, find
 from labkit.runtimes.cri import Client, claim
 
 NAME = "labkit-claimed"
@@ -78,3 +78,20 @@ def test_pods_that_are_made_by_hand_in_a_claimed_namespace_go_and_others_stay(se
             assert [one["metadata"]["name"] for one in client.pods(**label)] == ["other"]
         finally:
             pods.remove_all(client, label)
+
+
+@pytest.mark.usefixtures("owner")
+def test_an_image_that_docker_had_not_goes_with_the_lab_and_one_that_it_had_stays(services: Places):
+    def docker(*words: str) -> str:
+        argv = ["docker", "--host", f"unix://{services.docker}", *words]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    docker("pull", "--quiet", "busybox")
+    docker("tag", "busybox", "labkit-theirs")
+    for name in ("labkit-ours", "labkit-theirs"):
+        docker_claims.claim_image(name)
+    docker("tag", "busybox", "labkit-ours")
+    ledger.undo("claims")
+    assert docker("images", "--quiet", "labkit-ours") == ""
+    assert docker("images", "--quiet", "labkit-theirs") != ""
+    docker("rmi", "labkit-theirs")

@@ -41,6 +41,13 @@ SAME = [
     ("+ process    web  pid 12, namespaces ipc", "+ process    web\n                        pid 12345, namespaces ipc"),
     ("/<wbr>var/<wbr>lib", "/var/lib"),
     ("/run/labkit/containerd/io.con…me.v2.task/lab-4.2/web", "/run/containerd/io.containerd.runtime.v2.task/lab-4.2/web"),
+    ("Docker version 28.2.2, build e6534b4", "Docker version 26.1.5+dfsg1, build a72d7cd"),
+    (
+        "containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3\n",
+        "containerd github.com/containerd/containerd 1.7.24~ds1\n",
+    ),
+    ('"runtime_version": "1.6.20~ds1",', '"runtime_version": "1.7.24~ds1",'),
+    ("/var/lib/labkit/docker/overlay2/0f0d5c7687a4…/merged", "/var/lib/docker/overlay2/123456789012…/merged"),
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
 SAME += [
