@@ -105,7 +105,7 @@ def _absent(name: str, without_task: str) -> Verdict:
 
 BUSYBOX = "docker.io/library/busybox:latest"
 CTR = f"ctr --namespace {NAMESPACE}"
-PULL = "{} image pull --hosts-dir /etc/containerd/certs.d {} > /dev/null\n"
+PULL = "{} image pull --hosts-dir /etc/containerd/certs.d {} > /dev/null 2>&1\n"
 RUN = f"{CTR} run --detach --cgroup /lab-4.2/containerd.{{0}} {BUSYBOX} {{0}} sleep 600\n"
 KILL = f"{CTR} task kill --signal KILL kept\n" + until(f"{CTR} task list | grep -q '^kept .*STOPPED'")
 DELETE = f"{CTR} task delete kept > /dev/null 2>&1 || true\n"
@@ -114,7 +114,7 @@ CALL = "labkit cri --socket own/containerd.sock "
 OWN = (
     containerd_daemon.lines("$LAB/own")
     + "\n"
-    + PULL.format("ctr --address own/containerd.sock --namespace k8s.io", "registry.k8s.io/pause:3.6")
+    + PULL.format("ctr --address $LAB/own/containerd.sock --namespace k8s.io", "registry.k8s.io/pause:3.6")
 )
 WHERE = """where=$(labkit cri Status '{"verbose": true}' | grep -o 'confDir[^,]*' | grep -o '/[^"\\]*')
 """

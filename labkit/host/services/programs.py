@@ -122,6 +122,7 @@ state = "{state}"
 [grpc]
 address = "{places.containerd}"
 [{cri}]
+sandbox_image = "registry.k8s.io/pause:3.6"
 netns_mounts_under_state_dir = true
 restrict_oom_score_adj = true
 [{cri}.cni]
