@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import pods
 import pytest
 
 from labkit.course import course_map
@@ -19,6 +20,8 @@ def serving(request: pytest.FixtureRequest, own_state: Path) -> Iterator[None]:
     wanted = _needed(" ".join(item.nodeid for item in request.session.items))
     if wanted:
         services.up(wanted)
+        if "containerd" in wanted:
+            pods.first(services.places().containerd, own_state)
     yield
     if wanted:
         services.down(wanted)

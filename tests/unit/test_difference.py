@@ -249,6 +249,15 @@ def test_the_nat_of_a_pod_is_shown_with_its_link_and_published_ports_are_shown_a
     assert "CNI-HOSTPORT-DNAT" in change.name
 
 
+def test_the_bridge_that_comes_with_the_first_pod_of_a_machine_is_no_news_and_the_port_of_a_pod_on_it_is():
+    bridge = LinkState("cni0", 7, "bridge", addresses=("10.203.10.1/24",), up=True)
+    port = LinkState("veth1", 8, "veth", up=True, master="cni0")
+    routes = (RouteState("10.203.10.0/24", ifname="cni0"),)
+    before, after = NetworkState("host", 2), NetworkState("host", 2, links=(bridge, port), routes=routes)
+    change = the_one(diff(Snapshot(networks=(before,)), Snapshot(networks=(after,))))
+    assert (change.name, change.kind) == ("veth1", "link")
+
+
 # systems in containers
 
 SPACES = {**HOST, "uts": 11, "pid": 13}

@@ -36,7 +36,13 @@ def networks(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[Chan
 def _shown(snapshot: Snapshot, labels: Labels) -> dict[str, NetworkState]:
     called = {each.name: labels.network(each) for each in snapshot.networks}
     shown = (each for each in snapshot.networks if called[each.name])
-    return {called[each.name]: replace(each, links=tuple(_with_named_peer(link, called) for link in each.links)) for each in shown}
+    return {called[each.name]: _without_bridge_of_pods(each, called) for each in shown}
+
+
+def _without_bridge_of_pods(network: NetworkState, called: Mapping[str, str]) -> NetworkState:
+    kept = [link for link in network.links if link.ifname not in noise.BRIDGE_OF_PODS]
+    routes = [route for route in network.routes if route.ifname not in noise.BRIDGE_OF_PODS]
+    return replace(network, links=tuple(_with_named_peer(link, called) for link in kept), routes=tuple(routes))
 
 
 def _with_named_peer(link: LinkState, called: Mapping[str, str]) -> LinkState:

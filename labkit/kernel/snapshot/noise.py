@@ -88,6 +88,9 @@ LINKS_OF_A_NEW_NAMESPACE = frozenset(
 )  # fmt: skip
 """Links that the kernel itself puts into every new network namespace."""
 
+BRIDGE_OF_PODS = frozenset(("cni0",))
+"""The bridge that CNI makes with the first pod of a machine, and keeps: of each pod its own link is shown, and whose port that is."""
+
 ADDRESSES = re.compile(r"^(?:127\.0\.0\.1/8|::1/128|fe[89ab][0-9a-f]:.*)$")
 """Addresses that the kernel gives by itself when a link goes up."""
 
