@@ -14,12 +14,14 @@ from labkit.course.terminal import Terminal
 from labkit.errors import LabError
 from labkit.host import account, containers
 from labkit.host.measures import Machine
+from labkit.images import conformance as image_conformance
 from labkit.kernel import trees
 from labkit.kernel.processes.process import Process
 from labkit.runtimes import Runtime, bundle, conformance, containerd_daemon, crio, crio_conf, nspawn, oci, rootfs
 from labkit.runtimes.cri.pod import Pod
 from labkit.runtimes.lifecycle import Lifecycle
 from labkit.show import View
+from labkit.show.text import short_ids
 
 LOGIN = r"login: $"
 _BOOT = 180.0  # seconds that a system may take to its login prompt: in a virtual machine without KVM it takes one
@@ -103,12 +105,14 @@ class Containers(Mechanisms):
         return process
 
     def problems(self, name: Place) -> View:
-        """Tabulate what in a bundle breaks the OCI runtime specification: field, problem and clause."""
+        """Tabulate what in a bundle, or in an image on disk, breaks the specification of OCI: field, problem and clause."""
         self.must_be_open()
         place = self.path(name)
-        found = conformance.validate(bundle.load(place), place)
-        rows = [(one.field, one.message.replace(str(self.directory), "$LAB"), one.clause.removeprefix("runtime-spec ")) for one in found]
-        title = f"{self.short(str(place / bundle.CONFIG))} keeps to the specification" if not found else ""
+        is_image = (place / "oci-layout").exists()
+        found = image_conformance.validate(place) if is_image else conformance.validate(bundle.load(place), place)
+        clauses = [one.clause.removeprefix("runtime-spec ").removeprefix("image-spec ") for one in found]
+        rows = [(one.field, short_ids(self.short(one.message)), clause) for one, clause in zip(found, clauses, strict=True)]
+        title = f"{self.short(str(place if is_image else place / bundle.CONFIG))} keeps to the specification" if not found else ""
         return show.notice("passed", title) if title else show.table(("field", "what is wrong", "clause"), rows)
 
     def pod(self, name: str, handler: str = "") -> Pod:

@@ -19,7 +19,7 @@ AIMS = (
     "take a container through create, start, kill and delete, and see what the kernel has at each step",
     "run one bundle with two runtimes, and tell what they do alike",
 )
-NEEDS = ("root", "namespaces", "cgroups", "runc", "crun")
+NEEDS = ("root", "namespaces", "cgroups", "runc", "crun", "registry")
 CLAIMS = (("runc", "web"),)
 
 

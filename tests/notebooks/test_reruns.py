@@ -23,13 +23,21 @@ def opening(notebook: Path) -> int:
     return next(number for number, source in enumerate(cells(notebook)) if "open_lab(" in source)
 
 
-def test_each_cell_can_be_run_twice_and_the_whole_once_more_in_one_kernel(notebook: Path):
+def test_each_cell_can_be_run_twice_and_each_section_again_after_the_later_ones(notebook: Path):
+    opening_cells, *others = sections(notebook)
+    *_, close = others[-1]
+    assert "lab.close()" in close
     with session(notebook.parent) as kernel:
-        for source in cells(notebook):
-            kernel.ok(source)
-            kernel.ok(source)
-        for source in cells(notebook):
-            kernel.ok(source)
+        for source in [*opening_cells, *(source for section in others for source in section)]:
+            if source != close:
+                kernel.ok(source)
+                kernel.ok(source)
+        for section in reversed(others):
+            for source in section:
+                if source != close:
+                    kernel.ok(source)
+        kernel.ok(close)
+        kernel.ok(close)
 
 
 def test_after_an_interruption_and_after_the_end_of_its_kernel_it_runs_again_from_the_top(notebook: Path):
@@ -64,14 +72,3 @@ def interrupt(kernel: Session, source: str) -> None:
         pass
     kernel.interrupt()
     kernel.collect(sent)  # no more: where the cell was faster, the interrupt may have hit the kernel before it replied
-
-
-def test_each_section_can_be_run_again_after_the_later_ones(notebook: Path):
-    opening_cells, *others = sections(notebook)
-    others[-1] = [source for source in others[-1] if "lab.close()" not in source]
-    with session(notebook.parent) as kernel:
-        for source in [*opening_cells, *(source for section in others for source in section)]:
-            kernel.ok(source)
-        for section in reversed(others):
-            for source in section:
-                kernel.ok(source)

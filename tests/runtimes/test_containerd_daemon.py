@@ -22,7 +22,7 @@ CONFIGURATION = """{"cniVersion": "0.4.0", "name": "test", "plugins": [{"type": 
 def own(own_state: Path) -> Iterator[Path]:
     before = ledger.owner()
     ledger.own("daemon")
-    yield trees.make_tree(own_state / "labs") / "own"
+    yield trees.make_tree(own_state / "daemon") / "own"
     ledger.undo("daemon")
     ledger.own(before)
 
