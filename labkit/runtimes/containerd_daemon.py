@@ -23,6 +23,7 @@ _TICK = 0.05
 _CONFIGURATION = """version = 2
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 [plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "registry.k8s.io/pause:3.6"
 restrict_oom_score_adj = true
 cni = {{bin_dir = "/usr/lib/cni", conf_dir = "{0}/cni"}}
 """

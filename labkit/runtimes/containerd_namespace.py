@@ -12,9 +12,9 @@ from labkit import ledger
 from labkit.errors import LabError, UnsupportedError
 from labkit.host.services import places
 from labkit.kernel import commands
-from labkit.kernel.cgroups.delegation import homes
 from labkit.runtimes import shims
 from labkit.runtimes.containerd import command
+from labkit.runtimes.lifecycle import homes
 
 _KIND = "containerd claim"
 _PATIENCE = 20.0
