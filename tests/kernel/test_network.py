@@ -482,6 +482,14 @@ def test_after_a_kill_anywhere_the_undo_leaves_nothing(last):
     eventually(lambda: not {"vetha", "vethb", "veth3", "veth4", "brlab"} & set(os.listdir("/sys/class/net")))
 
 
+def operstates(name):
+    return {link.ifname: link.operstate for state in network.states() if state.name == name for link in state.links}
+
+
+def operstates_by_ip(where):
+    return {link["ifname"]: link["operstate"] for link in ip_json(f"{where} -details address")}
+
+
 def test_states_say_what_ip_says(pair):
     one, _ = pair
     network.veth("vethhost", "inside", None, one)
@@ -489,10 +497,11 @@ def test_states_say_what_ip_says(pair):
     network.up("vethhost")
     network.route("10.77.0.0/16", via="192.168.1.2", netns=one)
     ip("-netns namespace1 route add blackhole 10.66.0.0/16")
-    eventually(lambda: network.link("veth1", one).operstate == "UP")
+    places = {"host": "", "namespace1": "-netns namespace1", "namespace2": "-netns namespace2"}
+    eventually(lambda: all(operstates(name) == operstates_by_ip(where) for name, where in places.items()))  # they follow a change by and by
     found = {state.name: state for state in network.states()}
     assert {"host", "namespace1", "namespace2"} <= found.keys()
-    for name, where in (("host", ""), ("namespace1", "-netns namespace1"), ("namespace2", "-netns namespace2")):
+    for name, where in places.items():
         by_ip = {link["ifname"]: link for link in ip_json(f"{where} -details address")}
         assert [link.ifname for link in found[name].links] == list(by_ip)
         for link in found[name].links:
