@@ -92,7 +92,8 @@ def comparison_page(comparison: Comparison, before: str = "") -> str:
 _BEGIN = """# The same program, by every runtime
 
 Written by `make compare` (`labkit compare --write docs/compare.md`), one section a kind of machine: that of the machine on which
-it is run is written anew, the others stay. Every fact was read from /proc, cgroupfs and netlink while the program ran."""
+it is run is written anew, the others stay. Every fact was read from /proc, cgroupfs and netlink while the program ran.
+A start in a virtual machine without KVM takes as long as its emulator needs: compare starts within one section."""
 
 
 def _markdown(cells: Iterable[str]) -> str:
