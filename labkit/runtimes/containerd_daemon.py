@@ -29,7 +29,9 @@ cni = {{bin_dir = "/usr/lib/cni", conf_dir = "{0}/cni"}}
 """
 _STEPS = (
     "ip link set lo up",
+    'cp -L /etc/resolv.conf "$0"',
     "mount -t tmpfs none /run",
+    '[ -e /etc/resolv.conf ] || install -D "$0"/resolv.conf "$(readlink -m /etc/resolv.conf)"',  # it may be a link into /run
     # crun takes no machine with controllers in both versions of cgroups: of this daemon's runtimes v2 is hidden there
     "if [ -d /sys/fs/cgroup/unified ]; then mount -t tmpfs none /sys/fs/cgroup/unified; fi",
     'exec containerd --config "$0"/containerd.toml --root "$0"/root --state /run/containerd --address "$0"/containerd.sock',
