@@ -21,6 +21,7 @@ from labkit.kernel.overlay import Overlay
 from labkit.kernel.snapshot import noise
 from labkit.kernel.state import ProcessState
 from labkit.kernel.union import Union
+from labkit.kernel.xray import Machine
 from labkit.runtimes import comparison
 from labkit.show import View
 
@@ -63,7 +64,7 @@ class Views(Containers):
 
     def own(self, thing: Target) -> tuple[str, ...]:
         """Return the kinds of namespace that a container does not share with this notebook."""
-        _, pid = target(thing, self.started, xray.Machine())
+        _, pid = target(thing, self.started, Machine())
         return tuple(kind for kind, same in namespaces.shared(pid, os.getpid()).items() if not same)
 
     def cgroup_versions(self, *keys: str) -> View:
@@ -129,9 +130,14 @@ class Views(Containers):
         Raises:
             LabError: nothing is called so, or it ended while it was read.
         """
-        machine = xray.Machine()
+        machine = Machine()
         wanted = [target(thing, self.started, machine) for thing in things]
         return show.xray_views(xray.xrays(wanted, machine=machine), only)
+
+    def _read(self, thing: Target) -> tuple[Machine, str, int]:
+        """Read the machine now, and return it with the name and the pid of a thing on it."""
+        machine = Machine()
+        return machine, *target(thing, self.started, machine)
 
     def parts(self, thing: Target) -> View:
         """Show who keeps a container: what watches over it and who commands that, by parents and by connected sockets.
@@ -144,8 +150,7 @@ class Views(Containers):
         Raises:
             LabError: nothing is called so, or it has ended.
         """
-        machine = xray.Machine()
-        name, pid = target(thing, self.started, machine)
+        machine, name, pid = self._read(thing)
         return show.parts_view(name, xray.parts(pid, machine))
 
     def compare(self, *names: str) -> View:
@@ -184,8 +189,7 @@ class Views(Containers):
         Raises:
             LabError: nothing is called so, or it has ended.
         """
-        machine = xray.Machine()
-        name, pid = target(thing, self.started, machine)
+        machine, name, pid = self._read(thing)
         above = next(iter(machine.ancestors(pid)), None)
         if above is None:
             raise LabError(f"{name} has no parent in sight")
@@ -202,8 +206,7 @@ class Views(Containers):
         Raises:
             LabError: nothing is called so, or it has ended.
         """
-        machine = xray.Machine()
-        name, pid = target(thing, self.started, machine)
+        machine, name, pid = self._read(thing)
         member = machine.members.get(pid)
         if member is None:
             raise LabError(f"{name} has ended")

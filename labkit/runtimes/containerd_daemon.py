@@ -13,6 +13,7 @@ from typing import Any
 
 from labkit import trace
 from labkit.errors import LabError
+from labkit.host.services.mirrors import SANDBOX_IMAGE
 from labkit.kernel import commands, processes, rooted, trees
 from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.processes.process import Process
@@ -23,7 +24,7 @@ _TICK = 0.05
 _CONFIGURATION = """version = 2
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "registry.k8s.io/pause:3.6"
+sandbox_image = "{1}"
 restrict_oom_score_adj = true
 cni = {{bin_dir = "/usr/lib/cni", conf_dir = "{0}/cni"}}
 """
@@ -64,7 +65,7 @@ def serve(directory: Path) -> Process:
         trees.make_tree(directory)
         socket(directory).unlink(missing_ok=True)  # of one that was killed
         (directory / "cni").mkdir(exist_ok=True)
-        (directory / "containerd.toml").write_text(_CONFIGURATION.format(directory))
+        (directory / "containerd.toml").write_text(_CONFIGURATION.format(directory, SANDBOX_IMAGE))
     argv = ["sh", "-c", _SCRIPT, str(directory)]
     log, typed = directory / "containerd.log", lines(str(directory))
     own: dict[str, Any] = {"new": ("mount", "net"), "env": rooted.ENVIRONMENT, "cwd": "/"}
@@ -81,7 +82,7 @@ def lines(directory: str) -> str:
     """
     name = directory.rpartition("/")[2]
     return (
-        f"mkdir -p {directory}/cni\ncat > {directory}/containerd.toml << END\n{_CONFIGURATION.format(directory)}END\n"
+        f"mkdir -p {directory}/cni\ncat > {directory}/containerd.toml << END\n{_CONFIGURATION.format(directory, SANDBOX_IMAGE)}END\n"
         f"unshare --mount --net sh -c '{_SCRIPT}' {directory} > {directory}/containerd.log 2>&1 & {name}=$!\n"
         f"until ctr --address {directory}/containerd.sock version > /dev/null 2>&1; do sleep 0.1; done"
     )

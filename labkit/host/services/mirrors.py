@@ -17,6 +17,9 @@ from labkit.host.services.places import SYSTEMD, Places
 UPSTREAM = {"docker.io": "https://registry-1.docker.io", "registry.k8s.io": "https://registry.k8s.io"}
 """The registries that the local one stands for in containerd; registry.k8s.io has the pause image of pods."""
 
+SANDBOX_IMAGE = "registry.k8s.io/pause:3.6"
+"""What holds the namespaces of a pod: the one that the registry has, whatever a version of containerd would take."""
+
 
 @dataclass(frozen=True)
 class Written:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.errors import LabError
-from labkit.host.services import accounts, bridges, files, handlers
+from labkit.host.services import accounts, bridges, files, handlers, mirrors
 from labkit.host.services.places import Places
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -122,7 +122,7 @@ state = "{state}"
 [grpc]
 address = "{places.containerd}"
 [{cri}]
-sandbox_image = "registry.k8s.io/pause:3.6"
+sandbox_image = "{mirrors.SANDBOX_IMAGE}"
 netns_mounts_under_state_dir = true
 restrict_oom_score_adj = true
 [{cri}.cni]
