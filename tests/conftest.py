@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from leaks import nothing_left
+from serving import services, serving
 
-__all__ = ["nothing_left"]  # of leaks.py: watches every test of the rooms that change the machine
+__all__ = ["nothing_left", "services", "serving"]  # the first watches every test of the rooms that change the machine
 
 ROOTED = ("kernel", "runtimes", "notebooks", "host", "vm", "images", "faults", "browser")
 """The rooms whose tests change the machine: one run at a time."""

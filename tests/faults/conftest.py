@@ -5,9 +5,6 @@ from collections.abc import Iterator
 import pytest
 from canaries import Canary
 from jupyter_core.utils import ensure_event_loop
-from serving import serving
-
-__all__ = ["serving"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 from jupyter_core.utils import ensure_event_loop
-from serving import serving
 from sessions import OPEN, Session, session
 
 import labkit.course.lab  # noqa: F401 - it loads every module that can undo something
 from labkit import ledger
 from labkit.course.course_map import CourseLab
 from labkit.course.validate import Validation, validate
-
-__all__ = ["serving"]
 
 
 @pytest.fixture(scope="session", autouse=True)
