@@ -17,7 +17,7 @@ from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
-from labkit.runtimes import crio, podman_store
+from labkit.runtimes import crio, docker_daemon, podman_store
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -64,6 +64,8 @@ class Workplace:
                     self.homes["FREEZER"] = cgroups.home("freezer", version=1)
             if DELEGATING & set(self.needs):
                 delegation.homes(bare=True)
+            if "dockerd" in self.needs:
+                self.started[docker_daemon.NAME] = docker_daemon.serve(self.directory)
         self.is_open = True
 
     def attach(self) -> None:
@@ -100,6 +102,7 @@ class Workplace:
         if "cri" in self.needs:
             engines["CONTAINER_RUNTIME_ENDPOINT"] = f"unix://{crio.endpoint().socket()}"
         own = podman_store.environment(self.directory) if "podman" in self.needs else {}
+        own |= docker_daemon.environment(self.directory) if "dockerd" in self.needs else {}
         fixed = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", "PATH": path}
         return {**plain, **fixed, **engines, **places, **own, **pids}
 

@@ -28,7 +28,7 @@ from labkit.kernel.cgroups import members, subtree
 from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.commands import Completed
 from labkit.kernel.processes import ending
-from labkit.runtimes import ours
+from labkit.runtimes import docker_daemon, ours
 from labkit.runtimes.container import Container, State, pick, running
 
 _KIND = "docker container"
@@ -50,9 +50,9 @@ class Docker:
             return "no command docker in PATH"
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(str(places().docker))
+                connection.connect(str(endpoint()))
         except OSError as error:
-            return f"{places().docker}: {error.strerror}"
+            return f"{endpoint()}: {error.strerror}"
         return None
 
     def version(self) -> str:
@@ -139,9 +139,14 @@ class Docker:
             raise LabError("docker does not answer", cause=why, remedy="labkit up docker")
 
 
+def endpoint() -> Path:
+    """Return where the daemon listens: the lab's own where it has one, else that of this instance."""
+    return docker_daemon.socket() or places().docker
+
+
 def words(*typed: str) -> list[str]:
-    """Return the client's command line for the daemon of this instance."""
-    return ["docker", "--config", str(ledger.state() / "docker-client"), "--host", f"unix://{places().docker}", *typed]
+    """Return the client's command line for that daemon."""
+    return ["docker", "--config", str(ledger.state() / "docker-client"), "--host", f"unix://{endpoint()}", *typed]
 
 
 def _client(*told: str, check: bool = False, shown: str = "", **options: Any) -> Completed:

@@ -1,0 +1,155 @@
+"""A dockerd of a lab's own, beside the machine's: what `prune` and `rm -f $(docker ps -q)` meet there is the lab's alone.
+
+It has its state in the lab's directory, a bridge and a cgroup of its own, and a mount namespace in which an empty /run keeps its
+containerd, its shims and the state of runc apart from the machine's. Its mounts end with its processes. The machine's packet filter
+it leaves alone. See: dockerd(8), https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from labkit import ledger, trace
+from labkit.errors import LabError
+from labkit.host.services.places import places
+from labkit.kernel import commands, network, processes, rooted, trees
+from labkit.kernel.cgroups import subtree
+from labkit.kernel.cgroups.delegation import homes
+from labkit.kernel.processes import ending
+from labkit.kernel.processes.process import Process
+
+NAME = "dockerd"
+"""Of the process in its lab, and of its directory below the lab's."""
+
+BRIDGE = "172.30.0.1/24"
+"""The address of its bridge: docker's own, 172.17.0.1/16, is the machine's."""
+
+_KIND = "docker daemon"
+_PATIENCE = 60.0
+_TICK = 0.02
+_STEPS = (
+    'cp -L /etc/resolv.conf "$0"',
+    "mount -t tmpfs none /run",
+    '[ -e /etc/resolv.conf ] || install -D "$0"/resolv.conf "$(readlink -m /etc/resolv.conf)"',  # it may be a link into /run
+    'exec dockerd --config-file "$0"/daemon.json',
+)
+_SCRIPT = "; ".join(_STEPS)
+
+
+def socket() -> Path | None:
+    """Return where the daemon of the lab that owns what is made listens; outside of a lab, that of any lab. None: there is none."""
+    of = ledger.owner() or None
+    found = [Path(entry.key["directory"]) / "docker.sock" for entry in ledger.live(of) if entry.kind == _KIND]
+    return next((each for each in reversed(found) if each.is_socket()), None)
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """Return the variables by which docker's client uses the daemon of a lab, and keeps its accounts there.
+
+    Args:
+        directory: of the lab.
+    """
+    own = directory / NAME
+    return {"DOCKER_HOST": f"unix://{own}/docker.sock", "DOCKER_CONFIG": f"{own}/client"}
+
+
+def bridge(lab: str) -> str:
+    """Return the name of the bridge of a lab's daemon: at most 15 letters."""
+    return f"docker-{lab.replace('.', '-')}"[:15]
+
+
+def serve(directory: Path) -> Process:
+    """Start the daemon of a lab, and return once it answers: housekeeping, kept out of the trace.
+
+    Args:
+        directory: of the lab. `docker.env` there has the variables for a terminal.
+
+    Raises:
+        UnsupportedError: there is no dockerd.
+        LabError: it ended instead, or does not answer in time, with the last line of its log.
+    """
+    for program in ("docker", "dockerd"):
+        if not shutil.which(program):
+            raise commands.missing(program)
+    own = directory / NAME
+    with trace.silent():
+        homes()
+        trees.make_tree(own)
+        (own / "docker.sock").unlink(missing_ok=True)  # of one that was killed
+        exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environment(directory).items()]
+        (directory / "docker.env").write_text("".join(exports))
+        ifname = bridge(ledger.owner())
+        network.bridge(ifname)
+        network.address(ifname, BRIDGE)
+        network.up(ifname)
+        (own / "daemon.json").write_text(json.dumps(configuration(own, ifname), indent=2) + "\n")
+        with ledger.making(_KIND, directory=str(own)):
+            process = _start(own)
+            _wait(process, own)
+    return process
+
+
+def configuration(own: Path, ifname: str) -> dict[str, object]:
+    """Return what daemon.json says.
+
+    Args:
+        own: the daemon's directory.
+        ifname: its bridge.
+    """
+    return {
+        "data-root": f"{own}/root",
+        "exec-root": "/run/docker",
+        "pidfile": "/run/docker.pid",
+        "hosts": [f"unix://{own}/docker.sock"],
+        "registry-mirrors": [f"http://{places().registry_address}"],
+        "bridge": ifname,
+        "iptables": False,
+        "ip6tables": False,
+        "ip-forward": False,
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "cgroup-parent": f"/{subtree()}/docker",
+        "shutdown-timeout": 1,
+        "log-level": "warn",
+    }
+
+
+def _start(own: Path) -> Process:
+    argv = ["sh", "-c", _SCRIPT, str(own)]
+    return processes.start(
+        argv, name=NAME, stdout=own / "dockerd.log", new=("mount",), propagation="slave", env=rooted.ENVIRONMENT, cwd="/"
+    )
+
+
+def _wait(process: Process, own: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not _answers(own):
+        last = "".join(process.output().strip().splitlines()[-1:]) or None
+        if not process.alive:
+            raise LabError(f"the lab's dockerd ended with status {process.status}", cause=last)
+        if time.monotonic() > deadline:
+            process.kill()
+            raise LabError(f"the lab's dockerd does not answer after {_PATIENCE:g} s", cause=last)
+        time.sleep(_TICK)
+
+
+def _answers(own: Path) -> bool:
+    if not (own / "docker.sock").is_socket():
+        return False
+    argv = ["docker", "--config", f"{own}/client", "--host", f"unix://{own}/docker.sock", "version", "--format", "{{.Server.Version}}"]
+    return commands.run(argv, env=rooted.ENVIRONMENT, check=False).status == 0
+
+
+@ledger.undoes(_KIND)
+def _undo(entry: ledger.Entry) -> None:
+    """Kill the daemon and its containerd: alive, they start containers again. Containers and shims end with the lab's cgroups."""
+    told = os.fsencode(f"{entry.key['directory']}/daemon.json")
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if told in (process / "cmdline").read_bytes().split(b"\0") and (known := ending.known(int(process.name))):
+                ending.end([], root=known)
