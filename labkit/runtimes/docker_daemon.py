@@ -31,6 +31,7 @@ BRIDGE = "172.30.0.1/24"
 """The address of its bridge: docker's own, 172.17.0.1/16, is the machine's."""
 
 _KIND = "docker daemon"
+_VETH = "veth[0-9a-f]{7}"  # the names that docker gives
 _PATIENCE = 60.0
 _TICK = 0.02
 _STEPS = (
@@ -89,7 +90,8 @@ def serve(directory: Path) -> Process:
         network.address(ifname, BRIDGE)
         network.up(ifname)
         (own / "daemon.json").write_text(json.dumps(configuration(own, ifname), indent=2) + "\n")
-        with ledger.making(_KIND, directory=str(own)):
+        newest = max(link.index for link in network.links())
+        with ledger.making(_KIND, directory=str(own), bridge=ifname, after=str(newest)):
             process = _start(own)
             _wait(process, own)
     return process
@@ -153,3 +155,4 @@ def _undo(entry: ledger.Entry) -> None:
         with suppress(OSError):
             if told in (process / "cmdline").read_bytes().split(b"\0") and (known := ending.known(int(process.name))):
                 ending.end([], root=known)
+    network.delete_unfinished(_VETH, int(entry.key["after"]), entry.key["bridge"])

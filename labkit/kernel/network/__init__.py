@@ -21,13 +21,13 @@ from labkit.kernel.network.namespace import HOST_NET, NetworkNamespace, names
 from labkit.kernel.network.netlink import NetlinkSocket
 from labkit.kernel.network.places import Netns, Place, place
 from labkit.kernel.network.reading import states
-from labkit.kernel.network.virtual import bridge, by_names, check_ifname, place_of, refuse_taken, taken, veth, word
+from labkit.kernel.network.virtual import bridge, by_names, check_ifname, delete_unfinished, place_of, refuse_taken, taken, veth, word
 from labkit.kernel.state import LinkState
 
 __all__ = [
     "Netns", "NetworkNamespace", "Ping", "Statistics", "address", "bridge", "claim_link", "delete_address", "delete_link",
-    "delete_route", "down", "link", "links", "move", "names", "ping", "route", "routes", "set_master", "states", "statistics",
-    "up", "veth",
+    "delete_route", "delete_unfinished", "down", "link", "links", "move", "names", "ping", "route", "routes", "set_master", "states",
+    "statistics", "up", "veth",
 ]  # fmt: skip
 
 

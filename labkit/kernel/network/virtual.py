@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from labkit import ledger, trace
@@ -22,6 +25,7 @@ from labkit.kernel.network.reading import states
 from labkit.kernel.state import LinkState
 
 _IFNAME_BYTES = 15
+_TICK = 0.05
 
 
 def veth(ifname: str, peer: str, netns: Netns = None, peer_netns: Netns = None) -> tuple[LinkState, LinkState]:
@@ -89,6 +93,38 @@ def bridge(ifname: str, netns: Netns = None) -> LinkState:
         network_links.write_ends(entry, [end])
     trace.record(f"{where.prefix}ip link add {word(ifname)} type bridge", calls=[f"sendmsg(RTM_NEWLINK {ifname}, kind bridge)"])
     return state
+
+
+def delete_unfinished(called: str, after: int, master: str, seconds: float = 1.0) -> None:
+    """Delete the pairs of veth of which an engine was killed before it had moved one end away: both are in the host's namespace.
+
+    A pair that another engine is just making is moved, or gone, within `seconds`, and stays.
+
+    Shell:
+        ip link delete vethf41c6fb
+    Args:
+        called: regular expression of the names that the engine gives.
+        after: the index of a link that is older than they.
+        master: the bridge of the engine; a pair that is a port of another one is not its.
+        seconds: how long a pair must be as it is.
+    """
+    found, deadline = _unfinished(called, after, master), time.monotonic() + seconds
+    while found and time.monotonic() < deadline:
+        time.sleep(_TICK)
+        found &= _unfinished(called, after, master)
+    with NetlinkSocket() as route:
+        for index in sorted(found):
+            with suppress(SyscallError):  # the other end of the pair went with the first
+                network_links.remove(route, index, f"#{index}")
+
+
+def _unfinished(called: str, after: int, master: str) -> set[int]:
+    with NetlinkSocket() as route:
+        there = {link.state.index: link for link in network_state.links(route)}
+    bridges = {0, *(index for index, link in there.items() if link.state.ifname == master)}
+    new = {index: link for index, link in there.items() if index > after and re.fullmatch(called, link.state.ifname)}
+    pairs = {index: link for index, link in new.items() if link.netnsid is None and link.link in new}
+    return {index for index, link in pairs.items() if {link.master, new[link.link].master} <= bridges}
 
 
 def check_ifname(ifname: str) -> None:
