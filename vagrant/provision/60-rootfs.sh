@@ -3,6 +3,7 @@
 # and the account that runs containers without root.
 set -euo pipefail
 
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 what=${2:-lab}
 place=${LABKIT_ROOTFS:-/var/lib/labkit/rootfs}
 student=labkit-student
@@ -37,7 +38,8 @@ pack() {
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : > "$1/etc/machine-id"' \
         --customize-hook='chroot "$1" passwd --delete root' \
         "$release" "$1/debian.tar" "${mirror:-http://deb.debian.org/debian}"
-    xz -0 --threads=2 "$1/debian.tar"
+    python3 "$here/store-xz.py" < "$1/debian.tar" > "$1/debian.tar.xz"
+    rm "$1/debian.tar"
 
     # What `lxc-create -t local` wants beside it.
     mkdir "$1/metadata"
@@ -50,7 +52,7 @@ pack() {
 
 # What the tarball depends on; when one of them changes it is made anew.
 key() {
-    { declare -f pack; echo "$release $include"; dpkg --print-architecture; } | sha256sum
+    { declare -f pack; cat "$here/store-xz.py"; echo "$release $include"; dpkg --print-architecture; } | sha256sum
 }
 
 ids() { # whether a file gives the account ids of its own
