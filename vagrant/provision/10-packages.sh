@@ -1,5 +1,6 @@
 #!/bin/bash
-# Debian packages. `a|b|c` stands for any of them that is installed, else for the first that this release has.
+# Debian packages. `a|b|c` stands for any of them that is installed, else for the first that this release has;
+# with a `|` at the end it is left out where this release has none of them.
 set -euo pipefail
 
 lab=(
@@ -15,6 +16,7 @@ lab=(
     podman buildah skopeo containernetworking-plugins netavark aardvark-dns catatonit fuse-overlayfs slirp4netns iptables
     debootstrap mmdebstrap busybox-static systemd-container apparmor
     lxc lxc-templates lxd uidmap dnsmasq-base
+    'incus-base|'              # not in Debian 12
     docker-registry apache2-utils openssl   # htpasswd, the accounts of a registry
     supervisor                              # starts the services where systemd does not run
     rsync xz-utils zstd curl
@@ -50,6 +52,16 @@ known() {
     [ -n "$(apt-cache show --no-all-versions "$1" 2> /dev/null)" ] # its status is 0 for a name that is only mentioned, too
 }
 
+any_known() {
+    local package
+    for package in ${1//|/ }; do
+        if known "$package"; then
+            return
+        fi
+    done
+    return 1
+}
+
 missing() {
     local packages package
     for packages in "${wanted[@]}"; do
@@ -62,9 +74,20 @@ missing() {
     done
 }
 
-resolved() {
-    local packages package
+# What of these can be had: `a|` only where it is known.
+obtainable() {
+    local packages
     for packages in "$@"; do
+        if [[ $packages != *'|' ]] || any_known "$packages"; then
+            echo "$packages"
+        fi
+    done
+}
+
+resolved() {
+    local packages package obtained
+    mapfile -t obtained < <(obtainable "$@")
+    for packages in "${obtained[@]}"; do
         for package in ${packages//|/ }; do
             if known "$package"; then
                 break
@@ -77,6 +100,7 @@ resolved() {
 mapfile -t todo < <(missing)
 
 if [ "${1:-need}" = need ]; then
+    mapfile -t todo < <(obtainable "${todo[@]}")
     if [ "${#todo[@]}" -gt 0 ]; then
         names=("${todo[@]%%|*}")
         echo "Debian packages (${#todo[@]}): ${names[*]:0:4}$([ "${#todo[@]}" -le 4 ] || echo ' ...')"
