@@ -1,6 +1,5 @@
 #!/bin/bash
-# Debian packages. `a|b|c` stands for any of them that is installed, else for the first that this release has;
-# with a `|` at the end it is left out where this release has none of them.
+# Debian packages. `a|b|c` stands for any of them that is installed, else for the first that this release has.
 set -euo pipefail
 
 lab=(
@@ -16,7 +15,6 @@ lab=(
     podman buildah skopeo containernetworking-plugins netavark aardvark-dns catatonit fuse-overlayfs slirp4netns iptables
     debootstrap mmdebstrap busybox-static systemd-container apparmor
     lxc lxc-templates lxd uidmap dnsmasq-base
-    'incus-base|'              # not in Debian 12
     docker-registry apache2-utils openssl   # htpasswd, the accounts of a registry
     supervisor                              # starts the services where systemd does not run
     rsync xz-utils zstd curl
@@ -32,6 +30,11 @@ tests=(
 benchmarks=(
     bubblewrap crun gcc libc6-dev systemd # systemd-cgtop is a peer that is measured
 )
+
+# shellcheck source=/dev/null
+if [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" != bookworm ]; then # which has no Incus
+    lab+=(incus-base)
+fi
 
 what=${2:-lab}
 wanted=("${lab[@]}")
@@ -52,16 +55,6 @@ known() {
     [ -n "$(apt-cache show --no-all-versions "$1" 2> /dev/null)" ] # its status is 0 for a name that is only mentioned, too
 }
 
-any_known() {
-    local package
-    for package in ${1//|/ }; do
-        if known "$package"; then
-            return
-        fi
-    done
-    return 1
-}
-
 missing() {
     local packages package
     for packages in "${wanted[@]}"; do
@@ -74,20 +67,9 @@ missing() {
     done
 }
 
-# What of these can be had: `a|` only where it is known.
-obtainable() {
-    local packages
-    for packages in "$@"; do
-        if [[ $packages != *'|' ]] || any_known "$packages"; then
-            echo "$packages"
-        fi
-    done
-}
-
 resolved() {
-    local packages package obtained
-    mapfile -t obtained < <(obtainable "$@")
-    for packages in "${obtained[@]}"; do
+    local packages package
+    for packages in "$@"; do
         for package in ${packages//|/ }; do
             if known "$package"; then
                 break
@@ -100,7 +82,6 @@ resolved() {
 mapfile -t todo < <(missing)
 
 if [ "${1:-need}" = need ]; then
-    mapfile -t todo < <(obtainable "${todo[@]}")
     if [ "${#todo[@]}" -gt 0 ]; then
         names=("${todo[@]%%|*}")
         echo "Debian packages (${#todo[@]}): ${names[*]:0:4}$([ "${#todo[@]}" -le 4 ] || echo ' ...')"
