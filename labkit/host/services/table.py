@@ -22,7 +22,7 @@ class Service:
         wants: services that are started with it; it starts without them, too.
         shared: one that is there already and not labkit's is used; otherwise it is refused, since we would write into it.
         seconds: how long its answer is waited for.
-        shutdown: the command that ends what it keeps, where the end of its unit would leave that.
+        shutdown: the command that ends what it keeps, where the end of its unit would leave that: half a minute for what does not obey.
         only: which Debian has it, where not every one has: a machine that lacks its program does without.
     """
 
@@ -54,7 +54,7 @@ SERVICES = (
         "incus.service",
         shared=True,
         seconds=240.0,
-        shutdown=("incus", "admin", "shutdown", "--timeout", "30"),
+        shutdown=("incus", "admin", "shutdown", "--timeout", "50"),
         only="Debian 13 and later",
     ),
 )
