@@ -14,8 +14,8 @@ from labkit import ledger
 from labkit.course import course_map
 from labkit.host import services as service
 
-ENGINES = ("containerd", "docker", "lxd")
-"""The services without which some runtimes are not available."""
+ENGINES = ("containerd", "docker", "lxd", "incus")
+"""The services without which some runtimes are not available; those of them are brought up that are on this machine."""
 
 ROOMS = ("browser", "faults", "notebooks")
 """The rooms whose tests run labs: their names have the lab's id."""
@@ -37,7 +37,7 @@ def serving(request: pytest.FixtureRequest, own_state: Path) -> Iterator[None]:
         service.up(wanted)
         here = service.places()
     file = own_state / "services.json"
-    file.write_text(json.dumps({"lxd": str(here.lxd)}))  # the one whose place goes with the state
+    file.write_text(json.dumps({"lxd": str(here.lxd)}))  # the one whose place goes with the state, and that of Incus with it
     try:
         if "containerd" in wanted:
             pods.first(here.containerd, own_state)
@@ -76,5 +76,6 @@ def _needed(tests: list[pytest.Item]) -> set[str]:
     here = Path(__file__).parent
     names = " ".join(test.name for test in tests if test.path.parent.name in ROOMS and test.path.is_relative_to(here))
     modules = [import_module(f"labkit.course.lab_{lab.id.replace('.', '_')}") for lab in course_map.written() if lab.id in names]
-    engines = ENGINES if any("services" in test.fixturenames for test in tests if isinstance(test, pytest.Function)) else ()
+    asked = any("services" in test.fixturenames for test in tests if isinstance(test, pytest.Function))
+    engines = [one.name for one in service.here() if asked and one.name in ENGINES]
     return {*engines, *(one.name for one in service.SERVICES for module in modules if one.name in module.NEEDS)}

@@ -10,7 +10,7 @@ from labkit.errors import LabError
 from labkit.host import containers, cri, measures
 from labkit.host.findings import Finding, Report
 from labkit.host.measures import Machine
-from labkit.host.services.table import SERVICES
+from labkit.host.services.table import here
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ CHECKS = (
     Check("lsm", "security modules", measures.security_modules),
     Check("disk", "space for what the labs keep", measures.disk),
     Check("services", "what starts services", _starter),
-    *(_service(service.name, service.title) for service in SERVICES),
+    *(_service(service.name, service.title) for service in here()),
     Check("cri", "who serves the CRI", cri.cri),
     Check("crio", "CRI-O", cri.crio),
 )

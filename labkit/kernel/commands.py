@@ -24,6 +24,7 @@ PACKAGES = {
     "fusermount": "fuse3",
     "fusermount3": "fuse3",
     "ifconfig": "net-tools",
+    "incus": "incus-base",
     "ip": "iproute2",
     "lscgroup": "cgroup-tools",
     "lxc": "lxd",

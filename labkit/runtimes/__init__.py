@@ -22,6 +22,7 @@ _PLACES = {
     "lxc": ("lxc", "Lxc"),
     "lxc-unprivileged": ("lxc", "LxcUnprivileged"),
     "lxd": ("lxd", "Lxd"),
+    "incus": ("lxd", "Incus"),
     "nspawn": ("nspawn", "Nspawn"),
     "podman": ("podman", "Podman"),
     "podman-rootless": ("podman", "PodmanRootless"),

@@ -22,6 +22,7 @@ def sockets() -> dict[str, tuple[Path, ...]]:
         "crio": (Path("/run/crio/crio.sock"), ledger.state() / "crio/crio.sock"),
         "docker": (here.docker, here.containerd),
         "lxd": (here.lxd / "unix.socket",),
+        "incus": (here.incus / "unix.socket",),
     }
 
 

@@ -1,8 +1,8 @@
-"""LXD: a daemon that keeps containers of whole systems, unprivileged unless one asks, each from an image.
+"""LXD, and Incus, its fork: a daemon that keeps containers of whole systems, unprivileged unless one asks, each from an image.
 
-A root directory becomes an image first, and the container has a copy, whose ids LXD has shifted. Below LXD it is LXC that
-starts it: a monitor is left, the parent of the container's first process, and the daemon is not above it.
-See: lxc(1) of LXD, lxc.container.conf(5), user_namespaces(7)
+A root directory becomes an image first, and the container has a copy, whose ids the daemon has shifted. Below it, it is LXC
+that starts the container: a monitor is left, the parent of the container's first process, and the daemon is not above it.
+See: lxc(1) of LXD, incus(1), lxc.container.conf(5), user_namespaces(7)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from labkit import ledger
 from labkit.errors import CommandError, LabError
+from labkit.host import services
 from labkit.host.account import IdMap
 from labkit.kernel import commands, rooted
 from labkit.kernel.cgroups import members, subtree
@@ -25,9 +26,8 @@ from labkit.kernel.processes import ending
 from labkit.runtimes import lxd_daemon, lxd_images, ours
 from labkit.runtimes.container import Container, State, pick, running
 from labkit.runtimes.lxc import first_error
-from labkit.runtimes.lxd_daemon import MARK, Daemon
+from labkit.runtimes.lxd_daemon import INCUS, LXD, MARK, Daemon
 
-_KIND = "lxd container"
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _STATES: Mapping[str, State] = {"Starting": "creating", "Running": "running", "Freezing": "paused", "Frozen": "paused"}
 _TICK = 0.02  # seconds between two looks at what LXD gives no notice of
@@ -38,18 +38,22 @@ class Lxd:
     """LXD through its client `lxc`, not to be taken for the tools lxc-start and so on."""
 
     name = "lxd"
+    names = LXD
 
     def available(self) -> str | None:
         """Return None where the client is installed and the labs' daemon answers."""
-        return lxd_daemon.why_not() if shutil.which("lxc") else "no command lxc in PATH"
+        if shutil.which(self.names.client):
+            return lxd_daemon.why_not(self.names)
+        only = services.named(self.name).only
+        return f"no command {self.names.client} in PATH" + (f", it is in {only}" if only else "")
 
     def version(self) -> str:
         """Return the version of the daemon."""
         self._must_be_available()
-        return str(lxd_daemon.of_the_labs().ask("/1.0")["environment"]["server_version"])
+        return str(self._daemon().ask("/1.0")["environment"]["server_version"])
 
     def id_map(self) -> IdMap:
-        """Return an empty map: the directory given is root's, and LXD shifts the ids of the copy that it makes."""
+        """Return an empty map: the directory given is root's, and the daemon shifts the ids of the copy that it makes."""
         return ()
 
     def list(self) -> tuple[Container, ...]:
@@ -59,7 +63,7 @@ class Lxd:
             lxc list
         """
         self._must_be_available()
-        daemon, known = lxd_daemon.of_the_labs(), {entry.id for entry in ours.entries(_KIND).values()}
+        daemon, known = self._daemon(), {entry.id for entry in ours.entries(self._kind()).values()}
         found = daemon.ask("/1.0/instances?recursion=2")
         return tuple(_as_container(daemon, one, known) for one in found if one["type"] == "container")
 
@@ -73,7 +77,7 @@ class Lxd:
             rootfs: the directory, root's.
             argv: program and arguments.
             name: letters, digits and hyphens.
-            limits: as LXD calls them: {"limits.memory": "64MiB", "limits.cpu": "1"}.
+            limits: as the daemon calls them: {"limits.memory": "64MiB", "limits.cpu": "1"}.
         """
         self._must_be_available()
         real = rooted.must_be_directory(rootfs, argv)
@@ -81,13 +85,13 @@ class Lxd:
             remedy = "letters, digits and -, a letter first, at most 63, such as web"
             raise LabError(f"{name!r} cannot be the name of a container", remedy=remedy)
         homes()
-        daemon = lxd_daemon.of_the_labs()
-        key = {"rootfs": str(real), "lxd": str(daemon.directory), "cgroup": f"{subtree()}/lxd.{name}"}
+        daemon = self._daemon()
+        key = {"rootfs": str(real), self.name: str(daemon.directory), "cgroup": f"{subtree()}/{self.name}.{name}"}
         profile = lxd_daemon.seed(daemon)
-        with ours.making(_KIND, name, self.list(), **key) as entry:
+        with ours.making(self._kind(), name, self.list(), **key) as entry:
             lxd_images.make(daemon, entry, real, argv)
-            daemon.type(_init(entry, argv, profile, limits or {}))
-            _note(daemon, entry, daemon.type(["lxc", "start", name], check=False))
+            daemon.type([self.names.client, *_init(entry, argv, profile, limits or {})])
+            _note(daemon, entry, daemon.type([self.names.client, "start", name], check=False))
         return pick(self.list(), name, self.name)
 
     def exec(self, name: str, argv: Sequence[str]) -> Completed:
@@ -98,7 +102,7 @@ class Lxd:
         """
         container = pick(self.list(), name, self.name)
         rooted.program(Path(f"/proc/{running(container)}/root"), argv[0])
-        return lxd_daemon.of_the_labs().type(["lxc", "exec", name, "--mode=non-interactive", "--", *argv], check=False)
+        return self._daemon().type([self.names.client, "exec", name, "--mode=non-interactive", "--", *argv], check=False)
 
     def stop(self, name: str, timeout: float = 10.0) -> None:
         """Ask the first process to end, and kill what is left after `timeout`.
@@ -106,35 +110,49 @@ class Lxd:
         Shell:
             lxc stop NAME --timeout SECONDS
         """
-        entry = ours.entry(_KIND, name, self.list())
-        daemon = Daemon(Path(entry.key["lxd"]))
+        entry = ours.entry(self._kind(), name, self.list())
+        daemon = lxd_daemon.of_entry(entry)
         if timeout >= 1 and ours.process_of(entry, "init"):
-            daemon.type(["lxc", "stop", name, "--timeout", str(round(timeout))], check=False)
+            daemon.type([self.names.client, "stop", name, "--timeout", str(round(timeout))], check=False)
         _end(daemon, entry)
 
     def remove(self, name: str) -> None:
         """Delete a stopped container, its copy of the root directory and its image."""
-        container = pick(self.list(), name, self.name) if name in ours.entries(_KIND) else None
-        entry = ours.entry(_KIND, name, self.list())
+        container = pick(self.list(), name, self.name) if name in ours.entries(self._kind()) else None
+        entry = ours.entry(self._kind(), name, self.list())
         if container:
             ours.must_be_stopped(container)
         ledger.undo_one(entry)
 
     def _must_be_available(self) -> None:
-        if not shutil.which("lxc"):
-            raise commands.missing("lxc")
+        if not shutil.which(self.names.client):
+            raise commands.missing(self.names.client)
         if why := self.available():
-            raise LabError("LXD cannot be used here", cause=why)
+            raise LabError(f"{self.names.title} cannot be used here", cause=why)
+
+    def _daemon(self) -> Daemon:
+        return lxd_daemon.of_the_labs(self.names)
+
+    def _kind(self) -> str:
+        """Return what its containers are called in the ledger."""
+        return f"{self.name} container"
+
+
+class Incus(Lxd):
+    """Incus, LXD as it was forked in 2023, through its client `incus`."""
+
+    name = "incus"
+    names = INCUS
 
 
 def _init(entry: ledger.Entry, argv: Sequence[str], profile: str, limits: Mapping[str, str]) -> list[str]:
-    """Return the command that makes the container, its mark on it from the first moment."""
+    """Return the words for the client that make the container, its mark on it from the first moment."""
     raw = [lxd_images.init_line(argv), f"lxc.cgroup.dir = {entry.key['cgroup']}"]
     if argv[0] != "/sbin/init":
         raw.append("lxc.signal.halt = SIGTERM")
     config = {MARK: entry.id, "boot.autostart": "false", **limits, "raw.lxc": "\n".join(raw)}
     words = [word for key, value in config.items() for word in ("--config", f"{key}={value}")]
-    return ["lxc", "init", lxd_images.alias(entry), entry.key["name"], "--profile", profile, "--quiet", *words]
+    return ["init", lxd_images.alias(entry), entry.key["name"], "--profile", profile, "--quiet", *words]
 
 
 def _as_container(daemon: Daemon, one: Mapping[str, Any], known: set[str]) -> Container:
@@ -143,7 +161,8 @@ def _as_container(daemon: Daemon, one: Mapping[str, Any], known: set[str]) -> Co
     pool = one["expanded_devices"].get("root", {}).get("pool", "")
     root = daemon.directory / "storage-pools" / pool / "containers" / one["name"] / "rootfs"
     mine = one["config"].get(MARK) in known
-    return Container("lxd", one["name"], state, pid if pid > 0 and state != "stopped" else None, root if root.is_dir() else None, mine)
+    first = pid if pid > 0 and state != "stopped" else None
+    return Container(daemon.names.service, one["name"], state, first, root if root.is_dir() else None, mine)
 
 
 def _note(daemon: Daemon, entry: ledger.Entry, done: Completed) -> None:
@@ -160,24 +179,24 @@ def _note(daemon: Daemon, entry: ledger.Entry, done: Completed) -> None:
         raise CommandError(done.argv, done.status, done.stderr, cause=first_error(log) or "its first process ended at once")
     fields = members.stat_fields(pid)
     entry.identity.update(init=init, supervisor=ending.known(int(fields[1])) if fields else None)
-    if not ours.wait_until_it_runs(init, ("lxd",)):
+    if not ours.wait_until_it_runs(init, (daemon.names.daemon,)):
         raise CommandError(done.argv, done.status, done.stderr, cause="its first process ended at once")
 
 
 def _end(daemon: Daemon, entry: ledger.Entry) -> None:
-    """End what runs in a container, and wait until LXD has seen its end, too."""
+    """End what runs in a container, and wait until the daemon has seen its end, too."""
     for there in _until_done(daemon, entry):
         if there["status"] == "Stopped":
             break
-        daemon.tell(["lxc", "stop", entry.key["name"], "--force"], check=False)
+        daemon.tell([daemon.names.client, "stop", entry.key["name"], "--force"], check=False)
         _end_processes(entry)
     _end_processes(entry)
 
 
 def _delete(daemon: Daemon, entry: ledger.Entry) -> None:
-    """Delete a container, as soon as LXD has done what it does when one has stopped."""
+    """Delete a container, as soon as the daemon has done what it does when one has stopped."""
     for _ in _until_done(daemon, entry):
-        daemon.tell(["lxc", "delete", entry.key["name"], "--force"], check=False)
+        daemon.tell([daemon.names.client, "delete", entry.key["name"], "--force"], check=False)
 
 
 def _until_done(daemon: Daemon, entry: ledger.Entry) -> Iterator[Mapping[str, Any]]:
@@ -191,14 +210,16 @@ def _until_done(daemon: Daemon, entry: ledger.Entry) -> Iterator[Mapping[str, An
         yield there
         daemon.settle()
         if time.monotonic() > deadline:
-            raise LabError(f"LXD neither stops nor deletes {there['name']}", cause=f"after {_PATIENCE:g} s it is still {there['status']}")
+            neither = f"{daemon.names.title} neither stops nor deletes {there['name']}"
+            raise LabError(neither, cause=f"after {_PATIENCE:g} s it is still {there['status']}")
         time.sleep(_TICK)
 
 
-@ledger.undoes(_KIND, survives_reboot=True)
+@ledger.undoes("lxd container", survives_reboot=True)
+@ledger.undoes("incus container", survives_reboot=True)
 def _undo(entry: ledger.Entry) -> None:
-    """Delete the container that has our mark, and its image; where LXD is down, end at least what runs."""
-    daemon = Daemon(Path(entry.key["lxd"]))
+    """Delete the container that has our mark, and its image; where the daemon is down, end at least what runs."""
+    daemon = lxd_daemon.of_entry(entry)
     try:
         if lxd_daemon.must_answer(daemon):
             daemon.settle()

@@ -1,6 +1,6 @@
-"""An image for LXD of a root directory: a tarball of metadata.yaml and rootfs, imported under a name of the lab's.
+"""An image for LXD or Incus of a root directory: a tarball of metadata.yaml and rootfs, imported under a name of the lab's.
 
-LXC, which LXD starts containers with, splits lxc.init.cmd at each space and knows no quotes. So an image whose program has
+LXC, which they start containers with, splits lxc.init.cmd at each space and knows no quotes. So an image whose program has
 words that cannot stand there has two files more, /.labkit/init and a busybox for it, which becomes that program by exec.
 """
 
@@ -47,7 +47,7 @@ def make(daemon: Daemon, entry: ledger.Entry, rootfs: Path, argv: Sequence[str])
         if packed.status > 1:  # 1: a file changed while it was read
             raise CommandError(tar, packed.status, packed.stderr)
         trace.record(f"tar -cf image.tar metadata.yaml --transform s,^./,rootfs/, -C {rootfs} .")
-        daemon.type(["lxc", "image", "import", str(work / "image.tar"), "--alias", alias(entry), "--quiet"])
+        daemon.type([daemon.names.client, "image", "import", str(work / "image.tar"), "--alias", alias(entry), "--quiet"])
     finally:
         with trace.silent():
             trees.remove_tree(work)
@@ -62,7 +62,7 @@ def forget(daemon: Daemon, entry: ledger.Entry) -> None:
     """Remove the image of a container, where it is there: it has no name yet where its import was cut short."""
     for image in daemon.ask("/1.0/images?recursion=1"):
         if image["properties"].get("description") == _mark(entry):
-            daemon.tell(["lxc", "image", "delete", image["fingerprint"]])
+            daemon.tell([daemon.names.client, "image", "delete", image["fingerprint"]])
 
 
 def _mark(entry: ledger.Entry) -> str:

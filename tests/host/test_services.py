@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("registry", "accounts", "containerd", "docker", "lxc-bridge", "lxd")
+INCUS = ("incus",) if Path("/usr/libexec/incus/incusd").exists() else ()
+NAMES = ("registry", "accounts", "containerd", "docker", "lxc-bridge", "lxd", *INCUS)
 STATE = Path("/var/lib/labkit-test-services")
 PRIVATE = """
 mount -t tmpfs tmpfs /run

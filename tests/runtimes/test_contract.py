@@ -35,6 +35,7 @@ OWN = {
     "lxc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "lxc-unprivileged": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
     "lxd": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
+    "incus": {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"},
     "nspawn": {"cgroup", "ipc", "mnt", "pid", "uts"},
     "podman": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "podman-rootless": {"ipc", "mnt", "net", "pid", "user", "uts"} | CGROUP,
@@ -43,22 +44,28 @@ OWN = {
 }
 """The namespaces that each runtime makes."""
 
-COPIES = {"cri", "crio", "docker", "lxd"}
+COPIES = {"cri", "crio", "docker", "incus", "lxd"}
 """Runtimes that run a copy of the root directory, as an image; the others run the directory itself."""
 
-MAY_BE_ABSENT = {"crio"}
-"""What no Debian has; without it these are skipped, with the reason that was measured, and the CRI is tested against containerd."""
+MAY_BE_ABSENT = {"crio", "incus"}
+"""What no Debian has, or not every one: these are skipped with the reason that was measured. The CRI is tested against containerd, too."""
 
 LOOP = ["sh", "-c", 'trap "exit 0" TERM; while :; do sleep 0.1; done']
 """A program that ends on SIGTERM, also as process 1, which the kernel shields from signals that it does not handle."""
 
 
-@pytest.fixture(params=runtimes.ALL)
-def runtime(request: pytest.FixtureRequest, services: Places) -> Iterator[Runtime]:
-    one = runtimes.find(request.param)
-    if request.param in MAY_BE_ABSENT and (why := one.available()):
+def usable(name: str) -> Runtime:
+    """Return a runtime that can be used; skip what a machine may lack."""
+    one = runtimes.find(name)
+    if name in MAY_BE_ABSENT and (why := one.available()):
         pytest.skip(why)
     assert one.available() is None
+    return one
+
+
+@pytest.fixture(params=runtimes.ALL)
+def runtime(request: pytest.FixtureRequest, services: Places) -> Iterator[Runtime]:
+    one = usable(request.param)
     yield one
     for container in one.list():
         if container.ours:
@@ -217,6 +224,7 @@ TOOLS = [
     ("cri", "ctr"),
     ("crun", "crun"),
     ("docker", "docker"),
+    ("incus", "incus"),
     ("lxc", "lxc-start"),
     ("lxc-unprivileged", "lxc-start"),
     ("lxd", "lxc"),
@@ -230,7 +238,7 @@ TOOLS = [
 @pytest.mark.parametrize(("name", "program"), TOOLS)
 @pytest.mark.usefixtures("services")
 def test_the_tool_is_killed_in_the_middle_and_nothing_is_left(name: str, program: str, root: Root):
-    one, over = runtimes.find(name), threading.Event()
+    one, over = usable(name), threading.Event()
     place = root(one)
     thread = threading.Thread(target=killer, args=(ledger.state(), program, over))
     thread.start()

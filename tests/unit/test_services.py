@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from labkit.errors import LabError
-from labkit.host.services import accounts, files, handlers, lifecycle, mirrors, packet_filter, probes, programs, units
+from labkit.host.services import accounts, files, handlers, lifecycle, mirrors, packet_filter, probes, programs, table, units
 from labkit.host.services.backend import Process
 from labkit.host.services.places import Places
 from labkit.host.services.table import SERVICES, Service, named, with_dependents, with_needed
@@ -67,6 +67,23 @@ def test_each_service_stands_after_those_that_it_needs() -> None:
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(LabError, match=r"no service 'podman'; remedy: name one of registry, accounts"):
         with_needed(["podman"])
+
+
+def test_a_service_that_not_every_debian_has_is_one_of_this_machine_where_its_program_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = Service("rare", "a daemon", str(tmp_path / "rared"), "rare.service", only="Debian 13 and later")
+    monkeypatch.setattr(table, "SERVICES", (*SERVICES, rare))
+    assert "rare" not in [service.name for service in table.here()]
+    assert "rare" not in [service.name for service in with_needed([])]
+    (tmp_path / "rared").touch()
+    assert "rare" in [service.name for service in table.here()]
+    assert "rare" in [service.name for service in with_needed([])]
+
+
+def test_incus_lies_beside_lxd_wherever_that_is() -> None:
+    assert PLACES.incus == Path("/var/lib/labkit/incus")
+    assert replace(PLACES, lxd=Path("/var/lib/lxd")).incus == Path("/var/lib/incus")
 
 
 def test_dockers_rules_and_chains_are_found_and_nobody_elses() -> None:

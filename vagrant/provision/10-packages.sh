@@ -31,6 +31,11 @@ benchmarks=(
     bubblewrap crun gcc libc6-dev systemd # systemd-cgtop is a peer that is measured
 )
 
+# shellcheck source=/dev/null
+if [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" != bookworm ]; then # which has no Incus
+    lab+=(incus-base)
+fi
+
 what=${2:-lab}
 wanted=("${lab[@]}")
 case $what in

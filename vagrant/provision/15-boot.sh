@@ -12,6 +12,7 @@ fi
 units=(
     containerd.service docker.service docker.socket docker-registry.service
     lxc.service lxc-net.service lxc-monitord.service lxcfs.service lxd-containers.service lxd.service lxd.socket
+    incus.service incus.socket incus-startup.service incus-user.service incus-user.socket
     netavark-dhcp-proxy.service netavark-dhcp-proxy.socket netavark-firewalld-reload.service
     supervisor.service grub-common.service e2scrub_reap.service e2scrub_all.timer
 )

@@ -32,7 +32,12 @@ def _listens_there(name: str, connection: Any, places: Places) -> bool:
         return bool(connection.status == "LISTEN" and address.port == getattr(places, name))
     if name == "lxc-bridge":
         return bool(address) and f"{address.ip}:{address.port}" == f"{places.bridge_address.partition('/')[0]}:53"
-    path = {"docker": places.docker, "containerd": places.containerd, "lxd": places.lxd / "unix.socket"}[name]
+    path = {
+        "docker": places.docker,
+        "containerd": places.containerd,
+        "lxd": places.lxd / "unix.socket",
+        "incus": places.incus / "unix.socket",
+    }[name]
     return bool(address) and os.path.realpath(str(address)) == os.path.realpath(path)
 
 

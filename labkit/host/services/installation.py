@@ -9,7 +9,7 @@ from labkit.errors import LabError
 from labkit.host.services import mirrors, programs, units
 from labkit.host.services.observation import OTHER, status, wanted
 from labkit.host.services.places import as_booted, places
-from labkit.host.services.table import SERVICES, with_needed
+from labkit.host.services.table import SERVICES, here, with_needed
 
 
 def pending(names: Iterable[str] = ()) -> str:
@@ -32,7 +32,7 @@ def enable() -> None:
     For a root file system that is being built. The registry with accounts is left to the first `up`: each machine has its own secrets.
     """
     found = as_booted()
-    for service in SERVICES:
+    for service in here():
         if service.name != "accounts":
             programs.prepare(service.name, found, systemd=True)
             units.install(service, found)

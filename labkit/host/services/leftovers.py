@@ -97,6 +97,7 @@ def _directories(name: str, places: Places) -> tuple[Path, ...]:
         "docker": (places.docker_root, places.docker_run),
         "containerd": (places.containerd_root, places.containerd_run),
         "lxd": (places.lxd,),
+        "incus": (places.incus,),
     }
     return own.get(name, ())
 

@@ -14,7 +14,7 @@ from labkit.host.services import bridges, holders, leftovers, mirrors, probes
 from labkit.host.services.backend import Backend
 from labkit.host.services.observation import OTHER, Status, backend, look, wanted, where
 from labkit.host.services.places import Places, places
-from labkit.host.services.table import Service, named, with_dependents, with_needed
+from labkit.host.services.table import Service, here, named, with_dependents, with_needed
 
 _INTERVAL = 0.05
 _LONGEST = 1.0
@@ -101,6 +101,8 @@ def _start(service: Service, of: Places, running: Backend, say: Callable[[str], 
             raise _refusal(service, now)
         say(f"{service.name}: used as it is, {now.where} is served by {_whose(now)}, {_not_ours(now)}")
         return None
+    if service not in here():
+        raise LabError(f"{service.name} is not on this machine", cause=f"there is no {service.program}", remedy=f"use {service.only}")
     with ledger.owned_by(ledger.SERVICES):
         entry = ledger.find("service", name=service.name)
         if entry is None or not entry.identity:

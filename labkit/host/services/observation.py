@@ -10,7 +10,7 @@ from labkit import ledger
 from labkit.host.services import holders, probes
 from labkit.host.services.backend import Backend
 from labkit.host.services.places import Places, places
-from labkit.host.services.table import SERVICES, Service, named
+from labkit.host.services.table import Service, here, named
 
 OTHER = "other labkit"
 State = Literal["up", "down", "foreign", "failed"]
@@ -46,10 +46,10 @@ class Status:
 
 
 def status(names: Iterable[str] = ()) -> tuple[Status, ...]:
-    """Return how services are, each asked now; no names: all."""
+    """Return how services are, each asked now; no names: all that are here."""
     found = places()
     running = backend(found)
-    return tuple(look(service, found, running) for service in ([named(name) for name in names] or SERVICES))
+    return tuple(look(service, found, running) for service in ([named(name) for name in names] or here()))
 
 
 def backend(of: Places) -> Backend:
@@ -72,6 +72,7 @@ def where(name: str, of: Places) -> str:
         "docker": str(of.docker),
         "lxc-bridge": of.bridge,
         "lxd": str(of.lxd / "unix.socket"),
+        "incus": str(of.incus / "unix.socket"),
     }[name]
 
 

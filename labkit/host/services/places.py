@@ -62,6 +62,11 @@ class Places:
         return self.systemd and not self.apart
 
     @property
+    def incus(self) -> Path:
+        """Return INCUS_DIR, which lies beside LXD_DIR."""
+        return self.lxd.with_name("incus")
+
+    @property
     def docker_root(self) -> Path:
         """Return dockerd's data-root."""
         return Path("/var/lib/docker") if self.under_systemd else self.state / "docker"
@@ -175,13 +180,15 @@ def set_apart() -> Places:
 def environment() -> dict[str, str]:
     """Return what the tools of the field need in their environment to use this instance.
 
-    CONTAINERS_CONF is ours where it is there; the sockets are named only where they are not the tools' own defaults.
+    CONTAINERS_CONF is ours where it is there; the sockets are named only where they are not the tools' own defaults. The clients of
+    LXD and Incus keep files of their own, which would else lie in the home directory.
     """
     found = places()
     own = {"CONTAINERS_CONF": str(found.state / "containers.conf")} if (found.state / "containers.conf").exists() else {}
-    own["LXD_CONF"] = str(found.state / "lxd-client")  # the client's own files, which it else keeps in the home directory
-    if found.lxd != _LXD:
-        own["LXD_DIR"] = str(found.lxd)
+    for name, directory in (("lxd", found.lxd), ("incus", found.incus)):
+        own[f"{name.upper()}_CONF"] = str(found.state / f"{name}-client")
+        if directory != _LXD.with_name(name):
+            own[f"{name.upper()}_DIR"] = str(directory)
     if found.apart:
         own["DOCKER_HOST"] = f"unix://{found.docker}"
         own["CONTAINERD_ADDRESS"] = str(found.containerd)

@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from labkit.errors import LabError
 from labkit.host.services.places import Places
@@ -135,10 +136,19 @@ def _resolves(address: str) -> bool:
 
 
 def _lxd(places: Places) -> Health:
-    with _unix(str(places.lxd / "unix.socket")) as connection:
+    return _server(places.lxd, "LXD")
+
+
+def _incus(places: Places) -> Health:
+    return _server(places.incus, "Incus")
+
+
+def _server(directory: Path, title: str) -> Health:
+    """Ask the API that LXD and Incus have in common."""
+    with _unix(str(directory / "unix.socket")) as connection:
         answer = _get(connection, "/1.0")
     version = re.search(rb'"server_version":"([^"]+)"', answer)
-    return _as_health(answer, 200, f"LXD {version[1].decode()}" if version else "")
+    return _as_health(answer, 200, f"{title} {version[1].decode()}" if version else "")
 
 
 def _unix(path: str) -> socket.socket:
@@ -177,4 +187,12 @@ def _status(answer: bytes) -> str:
     return f"HTTP {found[1].decode()}" if found else "no HTTP answer"
 
 
-_ASK = {"registry": _registry, "accounts": _accounts, "containerd": _containerd, "docker": _docker, "lxc-bridge": _bridge, "lxd": _lxd}
+_ASK = {
+    "registry": _registry,
+    "accounts": _accounts,
+    "containerd": _containerd,
+    "docker": _docker,
+    "lxc-bridge": _bridge,
+    "lxd": _lxd,
+    "incus": _incus,
+}

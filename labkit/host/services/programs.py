@@ -12,6 +12,7 @@ from pathlib import Path
 from labkit.errors import LabError
 from labkit.host.services import accounts, bridges, files, handlers, mirrors
 from labkit.host.services.places import Places
+from labkit.host.services.table import named
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -41,13 +42,13 @@ def program(name: str, places: Places) -> Program:
 def prepare(name: str, places: Places, *, systemd: bool = False) -> bool:
     """Write the configuration of a service and make what it needs beside its process; tell whether a file changed.
 
-    Where systemd runs, the distribution's units need none: docker's, LXD's, the bridge's.
+    Where systemd runs, the distribution's units need none: docker's, LXD's, Incus', the bridge's.
 
     Raises:
         LabError: a file or directory cannot be written.
     """
     try:
-        if systemd and name in ("docker", "lxd", "lxc-bridge"):
+        if systemd and name in ("docker", "lxd", "incus", "lxc-bridge"):
             return False
         for directory in (places.state, places.configuration, places.logs, places.run):
             directory.mkdir(parents=True, exist_ok=True)
@@ -200,7 +201,7 @@ def _prepare_bridge(places: Places) -> bool:
 
 
 def _lxd(places: Places) -> Program:
-    return Program(("lxd", "--group", _group_of_lxd()), stopsignal="PWR", environment=(("LXD_DIR", str(places.lxd)),))
+    return Program(("lxd", "--group", _group("lxd")), stopsignal="PWR", environment=(("LXD_DIR", str(places.lxd)),))
 
 
 def _prepare_lxd(places: Places) -> bool:
@@ -208,10 +209,21 @@ def _prepare_lxd(places: Places) -> bool:
     return False
 
 
-def _group_of_lxd() -> str:
+def _incus(places: Places) -> Program:
+    argv = (named("incus").program, "--group", _group("incus-admin"))
+    return Program(argv, stopsignal="PWR", environment=(("INCUS_DIR", str(places.incus)),))
+
+
+def _prepare_incus(places: Places) -> bool:
+    places.incus.mkdir(parents=True, exist_ok=True, mode=0o711)
+    return False
+
+
+def _group(name: str) -> str:
+    """Return who may speak to a daemon: this group, or root where there is none of this name."""
     import grp
 
-    return next((group.gr_name for group in grp.getgrall() if group.gr_name == "lxd"), "root")
+    return next((group.gr_name for group in grp.getgrall() if group.gr_name == name), "root")
 
 
 _PROGRAMS: dict[str, Callable[[Places], Program]] = {
@@ -221,6 +233,7 @@ _PROGRAMS: dict[str, Callable[[Places], Program]] = {
     "docker": _docker,
     "lxc-bridge": _bridge,
     "lxd": _lxd,
+    "incus": _incus,
 }
 _PREPARE: dict[str, Callable[[Places], bool]] = {
     "registry": _prepare_registry,
@@ -229,4 +242,5 @@ _PREPARE: dict[str, Callable[[Places], bool]] = {
     "docker": _prepare_docker,
     "lxc-bridge": _prepare_bridge,
     "lxd": _prepare_lxd,
+    "incus": _prepare_incus,
 }

@@ -65,9 +65,9 @@ class Systemd:
 
     def stop(self, service: Service) -> None:
         """Stop a unit, and the socket that would start it again."""
-        if service.name == "lxd":
+        if service.shutdown:
             with contextlib.suppress(LabError):
-                commands.run(["lxd", "shutdown", "--timeout", "30"], timeout=60)
+                commands.run(service.shutdown, timeout=60)
         _systemctl("stop", *units.sockets(service), service.unit, seconds=service.seconds)
         with contextlib.suppress(LabError):
             _systemctl("reset-failed", service.unit)

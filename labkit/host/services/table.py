@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from labkit.errors import LabError
 
@@ -15,12 +16,14 @@ class Service:
     Attributes:
         name: the word for `labkit up`.
         title: what it is, for the doctor.
-        program: the command that serves; it must be in PATH.
+        program: the command that serves: in PATH, or by its path.
         unit: its unit where systemd runs.
         needs: services without which it does not start.
         wants: services that are started with it; it starts without them, too.
         shared: one that is there already and not labkit's is used; otherwise it is refused, since we would write into it.
         seconds: how long its answer is waited for.
+        shutdown: the command that ends what it keeps, where the end of its unit would leave that: half a minute for what does not obey.
+        only: which Debian has it, where not every one has: a machine that lacks its program does without.
     """
 
     name: str
@@ -31,6 +34,8 @@ class Service:
     wants: tuple[str, ...] = ()
     shared: bool = False
     seconds: float = 120.0
+    shutdown: tuple[str, ...] = ()
+    only: str = ""
 
 
 SERVICES = (
@@ -41,7 +46,17 @@ SERVICES = (
         "docker", "the Docker daemon", "dockerd", "docker.service", needs=("containerd",), wants=("registry",), shared=True, seconds=240.0
     ),
     Service("lxc-bridge", "the bridge of LXC", "dnsmasq", "lxc-net.service", shared=True),
-    Service("lxd", "the LXD daemon", "lxd", "lxd.service", shared=True, seconds=240.0),
+    Service("lxd", "the LXD daemon", "lxd", "lxd.service", shared=True, seconds=240.0, shutdown=("lxd", "shutdown", "--timeout", "30")),
+    Service(
+        "incus",
+        "the Incus daemon",
+        "/usr/libexec/incus/incusd",
+        "incus.service",
+        shared=True,
+        seconds=240.0,
+        shutdown=("incus", "admin", "shutdown", "--timeout", "50"),
+        only="Debian 13 and later",
+    ),
 )
 """Every service, each after those that it needs."""
 
@@ -59,10 +74,15 @@ def named(name: str) -> Service:
     return _BY_NAME[name]
 
 
+def here() -> tuple[Service, ...]:
+    """Return the services of this machine: one that not every Debian has is left out where its program is not there."""
+    return tuple(service for service in SERVICES if not service.only or Path(service.program).exists())
+
+
 def with_needed(names: Iterable[str]) -> tuple[Service, ...]:
-    """Return the services of these names and all that they need or want, in the order in which they start; no names: all."""
+    """Return the services of these names and all that they need or want, in the order in which they start; no names: all that are here."""
     chosen: set[str] = set()
-    waiting = [named(name) for name in names] or list(SERVICES)
+    waiting = [named(name) for name in names] or list(here())
     while waiting:
         service = waiting.pop()
         chosen.add(service.name)

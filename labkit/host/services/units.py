@@ -28,7 +28,7 @@ def path(service: Service) -> Path:
 
 def sockets(service: Service) -> tuple[str, ...]:
     """Return the socket units that would start the service again when somebody connects."""
-    return (service.unit.replace(".service", ".socket"),) if service.name in ("docker", "lxd") else ()
+    return (service.unit.replace(".service", ".socket"),) if service.name in ("docker", "lxd", "incus") else ()
 
 
 def install(service: Service, places: Places) -> bool:
