@@ -58,6 +58,9 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"/proc/(?!1\b)\d+\b", "/proc/PID"),
     (r"(?i)\b(pid|pids|process|ppid)(:? |=|: ?|</t[hd]>\s*<t[hd][^>]*>)(?!1\b)\d+\b", r"\1\2PID"),
     (r"(?m)^ ?\d+ (?:pts/\d+|\?) ", "PID TTY "),
+    # a row of runc list, and one of ps -f: two pids, a share of a CPU, and when it began
+    (r"(?m)^(\S+) [1-9]\d* (created|running|paused)\b", r"\1 PID \2"),
+    (r"(?m)^(\w+) \d+ \d+ \d+ (?:\d\d:\d\d|[A-Z][a-z]{2}\d\d) (pts/\d+|\?) TIME\b", r"\1 PID PPID C STIME \2 TIME"),
     (r"(?m)^\[\d+\]( |\s*[-+]\s*)\d+$", "[JOB] PID"),
     (r"(line \d+: +)\d+( (?:Killed|Terminated|Hangup|Aborted|Segmentation))", r"\1PID\2"),
     (r"(@if)\d+\b", r"\1N"),

@@ -73,6 +73,28 @@ class Containers(Mechanisms):
             self.lifecycle("runc").example(place, argv, name)
         return place
 
+    def exported(self, image: str, name: str) -> Path:
+        """Make an OCI bundle of an image: the root file system that docker exports, and what `runc spec` writes; what is there stays.
+
+        Shell: docker container export $(docker container create IMAGE) | tar -C NAME/rootfs -x; runc spec --bundle NAME
+
+        Args:
+            image: one that docker has, or can pull.
+            name: of the bundle, a directory in the lab's.
+
+        Raises:
+            CommandError: docker, tar or runc refused.
+        """
+        self.must_be_open()
+        place = self.path(name)
+        if not (place / "rootfs/bin").is_dir():
+            root = shlex.quote(f"{name}/rootfs")
+            create = f"docker container create --quiet {shlex.quote(image)}"
+            self.run(f"mkdir -p {root}\ndocker container export $({create}) | tar -C {root} -x")
+        if not (place / bundle.CONFIG).exists():
+            self.run(f"runc spec --bundle {shlex.quote(name)}")
+        return place
+
     def lifecycle(self, name: str) -> Lifecycle:
         """Return the operations of the OCI runtime specification with a runtime: create, state, start, kill, delete.
 

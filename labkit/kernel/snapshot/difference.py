@@ -77,7 +77,8 @@ def _is_named_netns(namespace: NamespaceState) -> bool:
 def _cgroups(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     old, new = _shown_cgroups(before), _shown_cgroups(after)
     for change in whole("cgroup", old, new, _cgroup_name, _describe_cgroup):
-        if not noise.CGROUP_HOME.search(change.name.partition(":")[2]):
+        path = change.name.partition(":")[2]
+        if not noise.CGROUP_HOME.search(path) and not noise.BY_HAND.search(path):
             yield change
     for key in old.keys() & new.keys():
         if old[key].values != new[key].values:

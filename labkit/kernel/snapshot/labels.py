@@ -73,7 +73,8 @@ class Labels:
     def describe(self, process: ProcessState) -> str:
         """Return a process in a few words: its pid, the lab's cgroups that it is in, the namespaces that are not the machine's."""
         places = sorted((hierarchy, path) for hierarchy, path in process.cgroups.items() if noise.LAB_CGROUP.search(path))
-        cgroups = [f"{hierarchy or 'cgroup2'}:{path}" for hierarchy, path in places if not noise.CGROUPS.search(path)]
+        shown = [(hierarchy, path) for hierarchy, path in places if not noise.CGROUPS.search(path) and not noise.BY_HAND.search(path)]
+        cgroups = [f"{hierarchy or 'cgroup2'}:{path}" for hierarchy, path in shown]
         own = sorted(kind for kind, inode in process.namespaces.items() if inode != self._usual.get(kind))
         if self.is_of_engine([process.pid]):
             own = [kind for kind in own if kind not in noise.BY_DEFAULT_OF_THE_ENGINE]
