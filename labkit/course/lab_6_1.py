@@ -21,7 +21,7 @@ AIMS = (
     "run it, list it, watch it, pause it and delete it, and see what the kernel does each time",
     "find out why a container dies at once",
 )
-NEEDS = ("root", "namespaces", "cgroups", "docker", "dockerd", "runc", "registry")
+NEEDS = ("root", "namespaces", "cgroups", "dockerd", "runc", "registry")
 CLAIMS = (("runc by hand", "busybox"), ("runc by hand", "broken"), ("runc by hand", "alone"))
 
 MOST = 20

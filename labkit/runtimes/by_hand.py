@@ -28,10 +28,13 @@ _CLAIM = "runc by hand claim"
 _EVERYBODY = Path("/run/runc")
 """Where runc keeps its containers if nobody tells it otherwise."""
 
+_HYBRID = Path("/sys/fs/cgroup/unified")
+"""Where runc looks for v2 beside v1. There alone it does not begin at its own cgroup, but at the mount point."""
+
 _DOOR = """#!/bin/sh -e
 # runc, with its state in this lab, and with cgroups of the lab for a container that names none
 for cgroup in {cgroups}; do echo $$ > "$cgroup"/cgroup.procs; done
-exec {program} --root {state} "$@"
+{command}
 """
 
 
@@ -88,11 +91,14 @@ def make(directory: Path) -> None:
     if program is None:
         raise commands.missing(PROGRAM)
     with trace.silent():
-        places = [_place(hierarchy.path) for hierarchy in hierarchies().mounted if not hierarchy.own]
+        places = {hierarchy.path: _place(hierarchy.path) for hierarchy in hierarchies().mounted if not hierarchy.own}
         ledger.made(ledger.intend(_KIND, directory=str(directory)))
         door = trees.make_tree(directory / "bin") / PROGRAM
-        cgroups = shlex.join(map(str, places))
-        door.write_text(_DOOR.format(cgroups=cgroups, program=shlex.quote(program), state=shlex.quote(str(state(directory)))))
+        command = f'exec {shlex.join([program, "--root", str(state(directory))])} "$@"'
+        if hierarchies().mode == "hybrid" and _HYBRID in places:
+            script = f"{shlex.join(['mount', '--bind', str(places[_HYBRID]), str(_HYBRID)])}; {command}"
+            command = f'exec unshare --mount sh -ec {shlex.quote(script)} sh "$@"'
+        door.write_text(_DOOR.format(cgroups=shlex.join(map(str, places.values())), command=command))
         door.chmod(0o755)
         (directory / "runc.env").write_text(f'export PATH={shlex.quote(str(door.parent))}:"$PATH"\n')
 

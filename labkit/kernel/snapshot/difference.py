@@ -53,7 +53,8 @@ def _process_values(process: ProcessState) -> dict[str, str]:
 
 def _namespaces(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[Change]:
     def shown(namespaces: Iterable[NamespaceState]) -> dict[tuple[str, int], NamespaceState]:
-        told = (each for each in namespaces if not (each.kind in noise.BY_DEFAULT_OF_THE_ENGINE and labels.is_of_engine(each.pids)))
+        usual = (each for each in namespaces if not (each.kind in noise.BY_DEFAULT_OF_THE_ENGINE and labels.is_of_engine(each.pids)))
+        told = (each for each in usual if not labels.is_of_typed(each.pids))
         named = {(each.kind, each.inode): each for each in told if not _is_named_netns(each)}
         return {key: each for key, each in named.items() if each.path or labels.of(each.pids)}
 
