@@ -88,6 +88,9 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\bcpu\.cfs_quota_us(=| = )(\d+)", r"cpu.max\g<1>\2 100000"),
     (r"\becho (\d+) (>|&gt;) (\S+)/cpu\.cfs_quota_us\b", r"echo \1 100000 \2 \3/cpu.max"),
     (r"\becho (?:'|&#x27;)(\d+ 100000)(?:'|&#x27;) (>|&gt;) (\S+)/cpu\.max\b", r"echo \1 \2 \3/cpu.max"),
+    # what a pause changes in the kernel
+    (r"(?:freezer\.state: THAWED (->|→) FROZEN|cgroup\.freeze: 0 (->|→) 1)\b", r"freezer: THAWED \1\2 FROZEN"),
+    (r"(?:freezer\.state: FROZEN (->|→) THAWED|cgroup\.freeze: 1 (->|→) 0)\b", r"freezer: FROZEN \1\2 THAWED"),
     # v2 ends all of a group by one write, v1 process by process
     (r"\bkill -KILL \$\(cat (\S+/cgroup)\.procs\)(?:\n *call pidfd_send_signal\(pidfd, SIGKILL, NULL, 0\))?", r"KILL \1"),
     (r"\becho 1 (?:>|&gt;) (\S+/cgroup)\.kill\b", r"KILL \1"),

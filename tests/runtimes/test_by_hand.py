@@ -128,7 +128,7 @@ by_hand.make(place)
 runc = str(place / "bin/runc")
 subprocess.run([runc, "spec", "--bundle", place], check=True)
 subprocess.run(["sed", "-i", {SLEEPS.format(root(find("runc")))!r}, place / "config.json"], check=True)
-subprocess.run([runc, "run", "--detach", "--bundle", place, "web"], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+subprocess.run([runc, "run", "--detach", "--bundle", place, "web"], check=True, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL))
 os.kill(os.getpid(), 9)
 """
     done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, text=True, check=False)
