@@ -30,7 +30,7 @@ BY_HAND = re.compile(r"/lab(?:-[^/]+)?/runc(?:/[^./][^/]*)?$")
 and told by the processes in them; a value changed in them is shown."""
 
 TYPED = re.compile(r"/lab(?:-[^/]+)?/runc(?:/\.typed)?$")
-"""Where runc itself runs, if a person typed it. On a machine with both versions of cgroups it has a mount namespace there, for its view of v2."""
+"""Where runc itself runs, if a person typed it. With both versions of cgroups it has a mount namespace there, for its view of v2."""
 
 KEPT_BY_AN_ENGINE = re.compile(r"/libpod-[0-9a-f]{64}(?:\.scope)?(?:/|$)|/lab(?:-[^/]+)?/runc/[^./][^/]*$")
 """The cgroup of a container that goes on when who watched over it has ended: its first process is still shown."""
