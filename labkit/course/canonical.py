@@ -58,6 +58,9 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"/proc/(?!1\b)\d+\b", "/proc/PID"),
     (r"(?i)\b(pid|pids|process|ppid)(:? |=|: ?|</t[hd]>\s*<t[hd][^>]*>)(?!1\b)\d+\b", r"\1\2PID"),
     (r"(?m)^ ?\d+ (?:pts/\d+|\?) ", "PID TTY "),
+    # a row of runc list, and one of ps -f: two pids, a share of a CPU, and when it began
+    (r"(?m)^(\S+) [1-9]\d* (created|running|paused)\b", r"\1 PID \2"),
+    (r"(?m)^(\w+) \d+ \d+ \d+ (?:\d\d:\d\d|[A-Z][a-z]{2}\d\d) (pts/\d+|\?) TIME\b", r"\1 PID PPID C STIME \2 TIME"),
     (r"(?m)^\[\d+\]( |\s*[-+]\s*)\d+$", "[JOB] PID"),
     (r"(line \d+: +)\d+( (?:Killed|Terminated|Hangup|Aborted|Segmentation))", r"\1PID\2"),
     (r"(@if)\d+\b", r"\1N"),
@@ -67,6 +70,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),
     # the address that docker's first network gives a container: by how many there are
     (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
+    (r"\b172\.30\.0\.(?!1\b|0/)\d+", "172.30.0.N"),
     # the same for the network of the pods, and where containerd keeps what runs
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?k/k8s\.io/(?:ID|[0-9a-f]{12,64})\b", "TASKS/k8s.io/ID"),
@@ -84,6 +88,9 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\bcpu\.cfs_quota_us(=| = )(\d+)", r"cpu.max\g<1>\2 100000"),
     (r"\becho (\d+) (>|&gt;) (\S+)/cpu\.cfs_quota_us\b", r"echo \1 100000 \2 \3/cpu.max"),
     (r"\becho (?:'|&#x27;)(\d+ 100000)(?:'|&#x27;) (>|&gt;) (\S+)/cpu\.max\b", r"echo \1 \2 \3/cpu.max"),
+    # what a pause changes in the kernel
+    (r"(?:freezer\.state: THAWED (->|→) FROZEN|cgroup\.freeze: 0 (->|→) 1)\b", r"freezer: THAWED \1\2 FROZEN"),
+    (r"(?:freezer\.state: FROZEN (->|→) THAWED|cgroup\.freeze: 1 (->|→) 0)\b", r"freezer: FROZEN \1\2 THAWED"),
     # v2 ends all of a group by one write, v1 process by process
     (r"\bkill -KILL \$\(cat (\S+/cgroup)\.procs\)(?:\n *call pidfd_send_signal\(pidfd, SIGKILL, NULL, 0\))?", r"KILL \1"),
     (r"\becho 1 (?:>|&gt;) (\S+/cgroup)\.kill\b", r"KILL \1"),

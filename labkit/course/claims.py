@@ -12,12 +12,13 @@ from types import ModuleType
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
-from labkit.runtimes import containerd_namespace, docker_claims, lifecycle, lxc, lxd_claims
+from labkit.runtimes import by_hand, containerd_namespace, docker_claims, lifecycle, lxc, lxd_claims
 from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
 """(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
-"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods; "image" of the CRI, "docker image"."""
+"runc" (in the lab's cgroups), "runc by hand" (with a state of the lab's own, too); "containerd", a namespace of containerd; "pods", a
+namespace of pods; "image" of the CRI, "docker image"."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
@@ -27,6 +28,7 @@ _CLAIM: dict[str, Callable[[str], object]] = {
     "docker": docker_claims.claim,
     "docker image": docker_claims.claim_image,
     "runc": lifecycle.homes,
+    "runc by hand": by_hand.claim,
     "containerd": containerd_namespace.claim,
     "pods": pods.claim,
     "image": pods.claim_image,

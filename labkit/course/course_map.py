@@ -51,7 +51,7 @@ LABS = (
     CourseLab("5.1", "Images with Docker", "images"),
     CourseLab("5.2", "Images with rkt", "images"),
     CourseLab("5.3", "Images with Buildah and Podman", "images"),
-    CourseLab("6.1", "The life of a container with runc", "operations"),
+    CourseLab("6.1", "The life of a container with runc", "containers", "containers/6.1-runc.ipynb"),
     CourseLab("6.2", "The life of a container with Docker", "operations"),
     CourseLab("6.3", "The life of a pod with rkt", "operations"),
     CourseLab("6.4", "The life of a container with Podman", "operations"),

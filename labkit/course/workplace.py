@@ -17,7 +17,7 @@ from labkit.host.rootfs import packed
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
-from labkit.runtimes import crio, docker_daemon, podman_store
+from labkit.runtimes import by_hand, crio, docker_daemon, podman_store
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -64,6 +64,8 @@ class Workplace:
                     self.homes["FREEZER"] = cgroups.home("freezer", version=1)
             if DELEGATING & set(self.needs):
                 delegation.homes(bare=True)
+            if by_hand.is_claimed():
+                by_hand.make(self.directory)
             if "dockerd" in self.needs:
                 self.started[docker_daemon.NAME] = docker_daemon.serve(self.directory)
         self.is_open = True
@@ -95,7 +97,7 @@ class Workplace:
         from labkit.host import services
 
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "JPY_", "PYDEVD"))}
-        path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+        path = os.pathsep.join([*by_hand.path(self.directory), os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}

@@ -31,7 +31,7 @@ _PLACES = {
 }
 """Name to the module and the class in it."""
 
-_CLAIMS = ("containerd_namespace", "docker_claims", "cri.claim")
+_CLAIMS = ("by_hand", "containerd_namespace", "docker_claims", "cri.claim")
 """Modules that take names for what is made by hand."""
 
 ALL = tuple(_PLACES)

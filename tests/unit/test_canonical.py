@@ -51,6 +51,10 @@ SAME = [
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
 SAME += [
+    ("busybox     4242      paused    /b   2026-11-28T13:39:14.1Z   root", "busybox  17  paused  /b  2026-11-28T13:40:14.25Z  root"),
+    ("freezer:/lab-6.1/runc/busybox\n  freezer.state: THAWED -> FROZEN", "cgroup2:/lab-6.1/runc/busybox\n  cgroup.freeze: 0 -> 1"),
+    ("freezer.state: FROZEN → THAWED", "cgroup.freeze: 1 → 0"),
+    ("root     12302   12290  0 17:54 pts/0    00:00:00 sh", "root         317     301  3 Nov28 pts/0    00:00:00 sh"),
     ("10.203.10.24/24 on eth0", "10.203.10.7/24 on eth0"),
     ("/run/labkit/containerd/io.con…k/k8s.io/524947918195…/rootfs", "/run/containerd/io.containerd…k/k8s.io/e5966c5a8e57…/rootfs"),
     (
@@ -60,9 +64,12 @@ SAME += [
 ]
 
 DIFFERENT = [
+    ("busybox  4242  paused  /b", "busybox  4242  running  /b"),
+    ("busybox  0  stopped  /b", "busybox  17  stopped  /b"),
     ("+ mount      /a\n                        overlay", "+ mount      /a\n                        tmpfs"),
     ("10.203.10.1 dev eth0", "10.203.10.7 dev eth0"),
     ("FROZEN", "THAWED"),
+    ("freezer.state: FROZEN -> THAWED", "cgroup.freeze: 0 -> 1"),
     ("oom_kill 0", "oom_kill 1"),
     ("1 received", "0 received"),
     ("/proc/1/cgroup", "/proc/2/cgroup"),

@@ -225,6 +225,16 @@ def test_the_first_process_of_a_container_that_nobody_watches_over_any_more_is_s
     assert the_one(diff(with_orphan, Snapshot(processes=(INIT, SHELL)))).before == "pid 91, namespaces net pid"
 
 
+def test_a_container_that_a_person_starts_with_runc_is_told_by_its_process_and_its_cgroup_by_what_is_set_in_it():
+    its = ("freezer", "/lab-6.1/runc/busybox")
+    started = replace(FIRST, ppid=1, namespaces={**INSIDE, "cgroup": 4}, cgroups={"": "/lab-6.1/runc/busybox"})
+    there = Snapshot(processes=(INIT, SHELL, started), cgroups=cgroups((*its, {})).cgroups)
+    assert the_one(diff(Snapshot(processes=(INIT, SHELL)), there)).after == "pid 91, namespaces net pid"
+    change = the_one(diff(cgroups((*its, {"freezer.state": "THAWED"})), cgroups((*its, {"freezer.state": "FROZEN"}))))
+    assert (change.attribute, change.after) == ("freezer.state", "FROZEN")
+    assert not diff(cgroups(), cgroups(("", "/lab-6.1/runc", {}), ("", "/lab-6.1/runc/.typed", {})))
+
+
 @pytest.mark.parametrize("path", ["/docker", f"/docker/{DOCKER_ID}", f"/machine/libpod-{DOCKER_ID}/container", "/kubepods/burstable/pod1"])
 def test_where_an_engine_keeps_a_container_is_in_its_xray(path):
     assert not diff(cgroups(), cgroups(("", path, {"pids.max": "5"})))

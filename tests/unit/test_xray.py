@@ -174,6 +174,8 @@ def test_a_cgroup_out_of_sight_has_no_directory(machine):
         ("/lxc.payload.web/system.slice", ["web"]),
         ("/machine.slice/machine-my\\x2dbox.scope/payload", ["my-box"]),
         ("/lab-2.1/processes/clock", ["clock"]),
+        ("/lab-6.1/runc/busybox", ["busybox"]),
+        ("/lab-6.1/runc/.typed", []),
         ("/user.slice/user-0.slice/session-3.scope", []),
         ("/", []),
     ],

@@ -53,7 +53,8 @@ def _process_values(process: ProcessState) -> dict[str, str]:
 
 def _namespaces(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[Change]:
     def shown(namespaces: Iterable[NamespaceState]) -> dict[tuple[str, int], NamespaceState]:
-        told = (each for each in namespaces if not (each.kind in noise.BY_DEFAULT_OF_THE_ENGINE and labels.is_of_engine(each.pids)))
+        usual = (each for each in namespaces if not (each.kind in noise.BY_DEFAULT_OF_THE_ENGINE and labels.is_of_engine(each.pids)))
+        told = (each for each in usual if not labels.is_of_typed(each.pids))
         named = {(each.kind, each.inode): each for each in told if not _is_named_netns(each)}
         return {key: each for key, each in named.items() if each.path or labels.of(each.pids)}
 
@@ -77,7 +78,8 @@ def _is_named_netns(namespace: NamespaceState) -> bool:
 def _cgroups(before: Snapshot, after: Snapshot) -> Iterator[Change]:
     old, new = _shown_cgroups(before), _shown_cgroups(after)
     for change in whole("cgroup", old, new, _cgroup_name, _describe_cgroup):
-        if not noise.CGROUP_HOME.search(change.name.partition(":")[2]):
+        path = change.name.partition(":")[2]
+        if not noise.CGROUP_HOME.search(path) and not noise.BY_HAND.search(path):
             yield change
     for key in old.keys() & new.keys():
         if old[key].values != new[key].values:

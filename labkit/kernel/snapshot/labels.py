@@ -35,6 +35,7 @@ class Labels:
         names = {each.name for each in (*before.networks, *after.networks)}
         self.netns = {name for name in names if name != "host" and not name.startswith("net:[")}
         self.systems = {(pid, systems.lab[pid].start) for systems in (old, new) for pid in systems.inits}
+        self._typed = {each.pid for each in (*was.values(), *now.values()) if is_typed(each)}
         self._engines = old.engines | new.engines
         self._names = {**_named(self.before, old.names), **_named(self.after, new.names)}
         self._by_pid = {**_by_pid(old, self._names), **_by_pid(new, self._names)}
@@ -48,6 +49,10 @@ class Labels:
     def of(self, pids: Iterable[int]) -> str:
         """Return the name of the lab's first process among these, or ""."""
         return next((self._by_pid[pid] for pid in sorted(pids) if pid in self._by_pid), "")
+
+    def is_of_typed(self, pids: Iterable[int]) -> bool:
+        """Whether all of these are what a person typed as runc."""
+        return bool(set(pids)) and self._typed.issuperset(pids)
 
     def is_of_engine(self, pids: Iterable[int]) -> bool:
         """Whether one of these was started by the shim of an engine."""
@@ -73,12 +78,20 @@ class Labels:
     def describe(self, process: ProcessState) -> str:
         """Return a process in a few words: its pid, the lab's cgroups that it is in, the namespaces that are not the machine's."""
         places = sorted((hierarchy, path) for hierarchy, path in process.cgroups.items() if noise.LAB_CGROUP.search(path))
-        cgroups = [f"{hierarchy or 'cgroup2'}:{path}" for hierarchy, path in places if not noise.CGROUPS.search(path)]
+        shown = [(hierarchy, path) for hierarchy, path in places if not noise.CGROUPS.search(path) and not noise.BY_HAND.search(path)]
+        cgroups = [f"{hierarchy or 'cgroup2'}:{path}" for hierarchy, path in shown]
         own = sorted(kind for kind, inode in process.namespaces.items() if inode != self._usual.get(kind))
+        if is_typed(process):
+            own = []
         if self.is_of_engine([process.pid]):
             own = [kind for kind in own if kind not in noise.BY_DEFAULT_OF_THE_ENGINE]
         parts = [f"pid {process.pid}", f"cgroup {' '.join(cgroups)}" if cgroups else "", f"namespaces {' '.join(own)}" if own else ""]
         return ", ".join(part for part in parts if part)
+
+
+def is_typed(process: ProcessState) -> bool:
+    """Whether it is a runc that a person typed: the namespace that it may have for its view of the cgroups is the lab's own affair."""
+    return any(map(noise.TYPED.search, process.cgroups.values()))
 
 
 def _living(snapshot: Snapshot) -> dict[int, ProcessState]:

@@ -25,7 +25,14 @@ MONITORS = frozenset(("unshare", "systemd-nspawn", "lxc-start"))
 SHIMS = frozenset(("containerd-shim", "conmon"))
 """Who watches over a container of an engine. Its child is the container's first process, or what was executed in it: that is shown."""
 
-KEPT_BY_AN_ENGINE = re.compile(r"/libpod-[0-9a-f]{64}(?:\.scope)?(?:/|$)")
+BY_HAND = re.compile(r"/lab(?:-[^/]+)?/runc(?:/[^./][^/]*)?$")
+"""Where runc keeps what a person starts with it in a lab: as many as the machine has hierarchies, so their coming and going is left out,
+and told by the processes in them; a value changed in them is shown."""
+
+TYPED = re.compile(r"/lab(?:-[^/]+)?/runc(?:/\.typed)?$")
+"""Where runc itself runs, if a person typed it. With both versions of cgroups it has a mount namespace there, for its view of v2."""
+
+KEPT_BY_AN_ENGINE = re.compile(r"/libpod-[0-9a-f]{64}(?:\.scope)?(?:/|$)|/lab(?:-[^/]+)?/runc/[^./][^/]*$")
 """The cgroup of a container that goes on when who watched over it has ended: its first process is still shown."""
 
 BY_DEFAULT_OF_THE_ENGINE = frozenset(("cgroup",))
@@ -39,6 +46,8 @@ CGROUPS = re.compile(
     r"|/lxc\.(?:payload|monitor)\.|/lxc\.pivot(?:/|$)|/lab(?:-[^/]+)?/lxc(?:-unprivileged)?\."  # where LXC keeps a container: in its X-ray
     r"|^/docker(?:/[0-9a-f]{64})?$|/kubepods(?:/|$)|^/libpod_parent(?:/|$)"  # and where the engines keep theirs
     r"|/(?:docker|libpod|crio|cri-containerd)-[0-9a-f]{64}(?:/|$)|/lab(?:-[^/]+)?/containerd\."
+    r"|/lab(?:-[^/]+)?/docker(?:/|$)"  # also those of a lab's own daemon
+    r"|/lab(?:-[^/]+)?/runc/\.typed$"  # and where runc itself runs
     r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
 )
 """Cgroups that are left out altogether, by their path."""

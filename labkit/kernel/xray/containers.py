@@ -19,6 +19,7 @@ _CGROUPS = (
     re.compile(r"/lxc\.payload\.([^/]+)"),
     re.compile(r"/lxc/([^/]+)"),
     re.compile(r"/machine\.slice/machine-([^/]+)\.scope"),
+    re.compile(r"/lab-[^/]+/runc/([^./][^/]*)"),
     re.compile(rf"/lab-[^/]+/{TRACKERS}/([^/]+)"),
 )
 """Where cgroup paths name a container; the lab's own processes among them."""
