@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from string import Template
 
 from labkit import show, trace
 from labkit.course.containers import Containers
@@ -12,7 +13,7 @@ from labkit.host.services.places import places
 from labkit.images import image, search, stack
 from labkit.images.image import ImageParts
 from labkit.images.layout import Layout
-from labkit.images.reference import Reference
+from labkit.images.reference import Reference, accounts_password
 from labkit.kernel import contents
 from labkit.kernel.contents import Compared
 from labkit.kernel.processes.process import Process
@@ -49,7 +50,8 @@ class Images(Containers):
         Shell: skopeo inspect --raw docker://NAME
 
         Args:
-            name: as docker takes it, asked of the registry now; `oci:LAYOUT:TAG` is one on disk, in the lab's directory.
+            name: as docker takes it, asked of the registry now; `oci:LAYOUT:TAG` is one on disk, in the lab's directory. A variable
+                of the lab's shell lines may be in it: `$ACCOUNTS/lfstudent/alpine`.
 
         Raises:
             UnreachableError: the registry is down.
@@ -60,7 +62,7 @@ class Images(Containers):
         if name.startswith(_OCI):
             layout, tag = self._layout(name.removeprefix(_OCI))
             return image.in_layout(layout, tag, name)
-        reference = Reference.parse(name)
+        reference = self._reference(name)
         return image.in_registry(reference.registry(), reference.repository, reference.tag, str(reference))
 
     def fetch(self, name: str, layout: str) -> ImageParts:
@@ -69,7 +71,7 @@ class Images(Containers):
         Shell: skopeo copy docker://NAME oci:$LAB/LAYOUT:TAG
 
         Args:
-            name: as docker takes it.
+            name: as for `image`.
             layout: of the directory.
 
         Raises:
@@ -78,7 +80,7 @@ class Images(Containers):
             LabError: something is not what its digest says.
         """
         self.must_be_open()
-        reference, place = Reference.parse(name), self.path(layout)
+        reference, place = self._reference(name), self.path(layout)
         registry = reference.registry()
         found = image.fetch(registry, reference.repository, reference.tag, Layout.create(place))
         source = f"docker://{registry.host}/{reference.repository}:{reference.tag}"
@@ -138,6 +140,18 @@ class Images(Containers):
         """
         self.must_be_open()
         return contents.compare(self._root(one), self._root(other))
+
+    def password(self) -> str:
+        """Return the password of student, for the registry with accounts: what is in $ACCOUNTS_PASSWORD.
+
+        Raises:
+            LabError: the registry was never set up.
+        """
+        self.must_be_open()
+        return accounts_password()
+
+    def _reference(self, name: str) -> Reference:
+        return Reference.parse(Template(name).safe_substitute(self.environment()))
 
     def _root(self, thing: Target) -> Path:
         if isinstance(thing, str) and self.path(thing).is_dir():

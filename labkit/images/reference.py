@@ -67,6 +67,19 @@ class Reference:
         return f"{self.host}/{self.repository}{'@' if is_digest(self.tag) else ':'}{self.tag}"
 
 
+def accounts_password() -> str:
+    """Return the password of the student in the registry with accounts.
+
+    Raises:
+        LabError: it was never set up.
+    """
+    file = places().accounts_directory / "password"
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise LabError(f"{file}: {error.strerror}", remedy="labkit up accounts") from error
+
+
 def with_accounts() -> Registry:
     """Return the registry with accounts, asked as the student.
 
@@ -74,8 +87,5 @@ def with_accounts() -> Registry:
         LabError: it was never set up.
     """
     here = places()
-    try:
-        password = (here.accounts_directory / "password").read_text().strip()
-    except OSError as error:
-        raise LabError(f"{error.filename}: {error.strerror}", remedy="labkit up accounts") from error
-    return Registry(here.accounts_address, user=accounts.USER, password=password, ca_file=here.accounts_directory / "ca.crt")
+    password, authority = accounts_password(), here.accounts_directory / "ca.crt"
+    return Registry(here.accounts_address, user=accounts.USER, password=password, ca_file=authority)
