@@ -78,6 +78,8 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
     (r"\b\d+(?:\.\d+)? (?:B|kB|MB|GB)\b", "SIZE"),
     (r"\b[\d,]+ names\b", "N names"),
+    # a name that no server knows: who was asked, and what the answer was
+    (r"(dial tcp: lookup [\w.-]+)(?: on \S+)?: [^\n<]*", r"\1: NOT FOUND"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),

@@ -75,8 +75,9 @@ def _why(lab: Lab, repository: str) -> str | None:
         known = json.loads((lab.directory / docker_daemon.NAME / "client/config.json").read_text())
     except (OSError, ValueError):
         known = {}
-    program = f"docker-credential-{known.get('credsStore')}"
-    if known.get("credsStore") and shutil.which(program) is None:
+    keeper = known.get("credHelpers", {}).get(places().accounts_address) or known.get("credsStore")
+    program = f"docker-credential-{keeper}"
+    if keeper and shutil.which(program) is None:
         return f"docker's client is told to keep accounts with {program}, and there is no such program"
     if places().accounts_address not in known.get("auths", {}):
         return f"docker's client has no account for {places().accounts_address}"
@@ -124,32 +125,33 @@ NAMED = PULL.format("alpine") + "docker image tag alpine $ACCOUNTS/{0}\n"
 PUSH = "docker image push $ACCOUNTS/{0} > /dev/null 2>&1"
 DELETE = f"skopeo delete --authfile {CLIENT} docker://$ACCOUNTS/{{0}}:{TAG}\n"
 BROKEN = f"""mkdir -p $DOCKER_CONFIG
-echo '{{"credsStore": "desktop"}}' > {CLIENT}
+echo '{{"credHelpers": {{"'$ACCOUNTS'": "desktop"}}}}' > {CLIENT}
 {NAMED.format(OTHER)}"""
 WHOLE = f"echo '{{}}' > {CLIENT}\n{LOGIN}\n"
 
-LAYERS = """rm -rf nginx layers
-skopeo copy --quiet --src-tls-verify=false docker://$REGISTRY/library/nginx:latest oci:nginx:latest
-manifest=$(grep -o 'sha256:[0-9a-f]*' nginx/index.json)
+CHANGED = f"""docker container rm --force changed web > /dev/null 2>&1
+{PULL.format("alpine")}docker container run --name changed alpine rm /etc/profile
+docker container commit changed changed > /dev/null
+docker image save --output changed.tar changed
+rm -rf changed layers upper work merged
+mkdir upper work merged
+skopeo copy --quiet docker-archive:changed.tar oci:changed:latest
+"""
+UNPACKED = """manifest=$(grep -o 'sha256:[0-9a-f]*' changed/index.json)
 number=0
-for digest in $(grep -o 'sha256:[0-9a-f]*' nginx/blobs/sha256/${manifest#sha256:} | tail -n +2); do
+for digest in $(grep -o 'sha256:[0-9a-f]*' changed/blobs/sha256/${manifest#sha256:} | tail -n +2); do
   number=$((number + 1))
-  mkdir -p layers/$number upper work merged
-  tar --xattrs --xattrs-include='*' --numeric-owner -xf nginx/blobs/sha256/${digest#sha256:} -C layers/$number
-done
-find layers -name '.wh.*' | while read -r file; do
-  rm $file
-  mknod ${file%/*}/${file##*/.wh.} c 0 0
+  mkdir -p layers/$number
+  tar --xattrs --xattrs-include='*' --numeric-owner -xf changed/blobs/sha256/${digest#sha256:} -C layers/$number
 done
 """
-WEB = """docker container rm --force web > /dev/null 2>&1
-docker container run --detach --name web nginx sleep 600 > /dev/null 2>&1
-"""
+WHITEOUT = "rm layers/2/etc/.wh.profile\nmknod layers/2/etc/profile c 0 0\n"
+WEB = "docker container run --detach --name web changed sleep 600 > /dev/null\n"
 DOCKERS = r"""pid=$(docker container inspect --format '{{.State.Pid}}' web)
 lower=$(sed -n '1s/.* - overlay .*lowerdir=\([^,]*\).*/\1/p' /proc/$pid/mountinfo)
 """
 OVERLAY = "mount -t overlay overlay -o lowerdir={0},upperdir=upper,workdir=work merged\n"
-OURS = "$(printf '%s\\n' layers/* | sort -rV | paste -sd :)"
+STACK = f"{WEB}{DOCKERS}{OVERLAY.format('${lower%%:*}:layers/2:layers/1')}"
 SKOPEO = "skopeo copy --quiet --src-tls-verify=false docker://$REGISTRY/library/{0}:latest {2}:mine{1}\n"
 BOTH = SKOPEO.format("alpine", ":alpine", "oci") + SKOPEO.format("busybox", ":busybox", "oci")
 
@@ -176,19 +178,20 @@ CHECKPOINTS = (
         task="an overlay on $LAB/merged has all that docker mounted as the root of web, and its layers were unpacked by you",
         measure=stacked,
         hints=(
-            "lab.compare_roots(\"merged\", \"web\") names what differs",
-            "the topmost layer comes first; over the image's lies docker's own, of which only that one is to be taken",
-            "/proc/PID/mountinfo of web's first process has docker's layers, after lowerdir=, the topmost first",
+            'lab.compare_roots("merged", "web") names what differs',
+            "the topmost layer comes first, and over the image's lies one of docker's own: in /proc/PID/mountinfo, after lowerdir=",
+            "what .wh.NAME takes away in a tar, a character device NAME with the numbers 0 and 0 takes away in an overlay",
         ),
-        given=LAYERS,
-        solution=f"{WEB}{DOCKERS}{OVERLAY.format('${lower%%:*}:' + OURS)}",
+        given=CHANGED + UNPACKED,
+        solution=WHITEOUT + STACK,
         undo="umount merged",
         near_misses={
-            "without docker's own layer": WEB + OVERLAY.format(OURS),
-            "upside down": f"{WEB}{DOCKERS}{OVERLAY.format(OURS.replace('-rV', '-V') + ':${lower%%:*}')}",
-            "docker's layers": f"{WEB}{DOCKERS}{OVERLAY.format('$lower')}",
-            "a file changed in it": f"{WEB}{DOCKERS}{OVERLAY.format('${lower%%:*}:' + OURS)}chmod 600 merged/etc/passwd\n",
-            "no container": OVERLAY.format(OURS),
+            "the whiteout left as in the tar": STACK,
+            "without docker's own layer": WHITEOUT + WEB + OVERLAY.format("layers/2:layers/1"),
+            "upside down": WHITEOUT + WEB + DOCKERS + OVERLAY.format("layers/1:layers/2:${lower%%:*}"),
+            "docker's layers": WEB + DOCKERS + OVERLAY.format("$lower"),
+            "a mode changed in it": f"{WHITEOUT}{STACK}chmod 600 merged/etc/passwd\n",
+            "no container": WHITEOUT + OVERLAY.format("layers/2:layers/1"),
         },
     ),
     Checkpoint(
@@ -198,7 +201,7 @@ CHECKPOINTS = (
         hints=(
             "docker login says more than docker image push does: try it",
             "what docker's client was told about accounts stands in $DOCKER_CONFIG/config.json",
-            f"credsStore names a program that is not here: take it out, log in, push $ACCOUNTS/{OTHER}",
+            f"credHelpers names a program that is not here: take it out, log in, push $ACCOUNTS/{OTHER}",
         ),
         given=BROKEN,
         solution=f"{WHOLE}{PUSH.format(OTHER)}\n",

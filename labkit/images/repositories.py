@@ -19,7 +19,7 @@ from labkit.images.reference import with_accounts
 from labkit.images.registry import Registry, RegistryError
 
 _KIND = "repository claim"
-_REGISTRY = "docker/registry/v2"
+_REPOSITORIES, _BLOBS = "docker/registry/v2/repositories", "docker/registry/v2/blobs"
 
 
 def claim(name: str) -> None:
@@ -53,41 +53,51 @@ def _tags(registry: Registry, name: str) -> list[str]:
 def _undo(entry: ledger.Entry) -> None:
     """Delete what the tags name, as long as the registry answers; then the repository, and its blobs that no other one has."""
     name, storage = entry.key["name"], Path(entry.key["storage"])
+    own = digests(storage, name)
     with suppress(LabError):  # it is down: its storage is all there is
         registry = with_accounts()
         for tag in _tags(registry, name):
             if (there := registry.head(name, tag)) is not None:
                 registry.delete(name, there.digest)
-    with suppress(FileNotFoundError):
-        remove(storage, name)
+    remove(storage, name, own)
 
 
-def remove(storage: Path, name: str) -> None:
-    """Remove a repository from the storage of a registry, and the blobs that no other repository has.
+def digests(storage: Path, name: str) -> set[str]:
+    """Return the digests of the layers, configurations and manifests that a repository has, those without a tag among them.
 
     Args:
         storage: the registry's directory.
         name: of the repository.
-
-    Raises:
-        FileNotFoundError: there is none.
     """
-    repositories = storage / _REGISTRY / "repositories"
+    return set(_linked(storage / _REPOSITORIES / name))
+
+
+def remove(storage: Path, name: str, own: set[str]) -> None:
+    """Remove a repository from the storage of a registry, and of its blobs those that no other repository has.
+
+    Args:
+        storage: the registry's directory.
+        name: of the repository; one that is not there is removed already.
+        own: the digests that it has, or had.
+    """
+    repositories = storage / _REPOSITORIES
     place = repositories / name
-    own = set(_digests(place))
-    shutil.rmtree(place)
+    shutil.rmtree(place, ignore_errors=True)
     for parent in place.parents:
         if parent == repositories:
             break
         with suppress(OSError):  # another repository is in it
             parent.rmdir()
-    for digest in own - set(_digests(repositories)):
+    for digest in own - set(_linked(repositories)):
         algorithm, _, encoded = digest.partition(":")
-        shutil.rmtree(storage / _REGISTRY / "blobs" / algorithm / encoded[:2] / encoded, ignore_errors=True)
+        blob = storage / _BLOBS / algorithm / encoded[:2] / encoded
+        shutil.rmtree(blob, ignore_errors=True)
+        with suppress(OSError):  # another blob begins so
+            blob.parent.rmdir()
 
 
-def _digests(place: Path) -> Iterator[str]:
-    """Yield what the links below a directory name: layers, configurations, manifests, also those of deleted tags."""
+def _linked(place: Path) -> Iterator[str]:
+    """Yield what the links below a directory name."""
     for link in place.rglob("link"):
         with suppress(OSError):  # somebody pushes or deletes meanwhile
             digest = link.read_text().strip()
