@@ -76,7 +76,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"/run/(?:labkit/)?containerd/io\.con\S*?me\.v2\.task\b", "TASKS"),
     # the port that an index or a registry of a lab's own got, how large an image is, and how many names a root directory has
     (r"\b127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
-    (r"\b\d+(?:\.\d+)? (?:B|kB|MB|GB)\b", "SIZE"),
+    (r"\b\d+(?:\.\d+)? (?:B|kB|MB|GB|bytes of digest)\b", "SIZE"),
     (r"\b[\d,]+ names\b", "N names"),
     # a name that no server knows: who was asked, and what the answer was
     (r"(dial tcp: lookup [\w.-]+)(?: on \S+)?: [^\n<]*", r"\1: NOT FOUND"),

@@ -105,9 +105,11 @@ class Images(Containers):
         where, tag = self._layout(layout)
         parts, target_place = image.in_layout(where, tag), self.path(place)
         target_place.mkdir(exist_ok=True)
+        before = set(target_place.iterdir())
         done = stack.unpack(where, parts, target_place)
         for directory, layer in zip(done, parts.layers, strict=True):
-            trace.record(_typed(where.blob(layer.digest), directory))
+            if directory not in before:
+                trace.record(_typed(where.blob(layer.digest), directory))
         return tuple(str(directory.relative_to(self.directory)) for directory in reversed(done))
 
     def whiteouts(self, layout: str) -> View:

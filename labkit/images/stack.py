@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shutil
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def unpack(layout: Layout, image: ImageParts, place: Path) -> tuple[Path, ...]:
         if not directory.is_dir():
             layout.check(descriptor)
             partial = place / f"{number}.partial"
+            shutil.rmtree(partial, ignore_errors=True)  # of one that was refused, or interrupted
             partial.mkdir()
             _unpack(layout.blob(descriptor.digest), diff_id, partial)
             partial.rename(directory)
