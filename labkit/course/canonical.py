@@ -23,6 +23,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     # a union in user space: unionfs refuses a write with EACCES, mergerfs with EROFS
     (r"(cannot touch '[^']*': )(?:Permission denied|Read-only file system)", r"\1REFUSED"),
     # a line that is broken because it is long, or may be: where, follows from the lengths of paths and numbers
+    (r"\n[ \t]*↪ ", ""),
     (r"[ \t]*\\\n[ \t]*", " "),
     (r"\n {16,}", " "),
     (r"\b(?:fuse\.)?(?:unionfs|fuse-overlayfs|mergerfs)\b", "UNION"),

@@ -32,9 +32,9 @@ def tar(**files: str) -> bytes:
 
 def layout_of(path: Path, *tars: bytes, diff_ids: tuple[str, ...] = ()) -> Layout:
     layout = Layout.create(path)
-    layers = tuple(layout.add(gzip.compress(each, mtime=0), LAYER_GZIP) if number else layout.add(each, LAYER) for number, each in enumerate(tars))
+    layers = [layout.add(tars[0], LAYER), *(layout.add(gzip.compress(each, mtime=0), LAYER_GZIP) for each in tars[1:])]
     config = ImageConfig(Platform(architecture(), "linux"), diff_ids or tuple(map(digest_of, tars)))
-    manifest = Manifest(layout.add(config.serialize(), CONFIG), layers)
+    manifest = Manifest(layout.add(config.serialize(), CONFIG), tuple(layers))
     layout.tag(layout.add(manifest.serialize(), MANIFEST), "one")
     return layout
 
@@ -115,7 +115,7 @@ def test_a_changed_layer_is_refused_and_nothing_is_unpacked(tmp_path: Path) -> N
     blob = layout.blob(found.layers[0].digest)
     blob.write_bytes(blob.read_bytes().replace(b"hello", b"hallo"))
     (tmp_path / "layers").mkdir()
-    with pytest.raises(LabError, match="is not what its name says; cause: .* bytes of digest sha256:"):
+    with pytest.raises(LabError, match=r"is not what its name says; cause: .* bytes of digest sha256:"):
         stack.unpack(layout, found, tmp_path / "layers")
     assert os.listdir(tmp_path / "layers") == []
 
@@ -123,7 +123,7 @@ def test_a_changed_layer_is_refused_and_nothing_is_unpacked(tmp_path: Path) -> N
 def test_a_tar_that_the_configuration_does_not_know_is_refused(tmp_path: Path) -> None:
     layout = layout_of(tmp_path / "layout", tar(motd="hello"), diff_ids=(ALPINE,))
     (tmp_path / "layers").mkdir()
-    with pytest.raises(LabError, match=f"cause: its tar has the digest sha256:.*, and the configuration says {ALPINE}"):
+    with pytest.raises(LabError, match=rf"cause: its tar has the digest sha256:.*, and the configuration says {ALPINE}"):
         stack.unpack(layout, image.in_layout(layout), tmp_path / "layers")
     assert os.listdir(tmp_path / "layers") == ["1.partial"]
 
