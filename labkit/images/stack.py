@@ -12,9 +12,8 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, cast
 
 from labkit.errors import LabError
@@ -76,39 +75,34 @@ def unpack(layout: Layout, image: ImageParts, place: Path) -> tuple[Path, ...]:
 
 
 def _unpack(file: Path, diff_id: str, directory: Path) -> None:
-    with _plain(file) as tar:
-        layer.apply(cast(IO[bytes], tar), directory)
-        found = tar.rest()
-    if found != diff_id:
+    """Unpack one layer; its whiteouts speak of the layers below alone, also where they stand behind a name of this one."""
+    if (found := _diff_id(file)) != diff_id:
         raise LabError(f"layer {file.name} refused", cause=f"its tar has the digest {found}, and the configuration says {diff_id}")
-    for path in whiteouts(file):
+    hidden = whiteouts(file)
+    with TemporaryFile(dir=directory.parent) if hidden else file.open("rb") as tar:
+        if hidden:
+            _copy_others(file, cast(IO[bytes], tar))
+        layer.apply(cast(IO[bytes], tar), directory)
+    for path in hidden:
         _hide(directory, path)
 
 
-class _Digesting:
-    """A tar that is digested while it is read."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._digest = file, hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._digest.update(data)
-        return data
-
-    def rest(self) -> str:
-        """Read to the end, and return the digest of it all."""
-        while self.read(2**20):
-            pass
-        return f"sha256:{self._digest.hexdigest()}"
-
-
-@contextmanager
-def _plain(file: Path) -> Iterator[_Digesting]:
+def _diff_id(file: Path) -> str:
+    """Return the digest of the tar in a file, compressed or not."""
     with file.open("rb") as raw:
         packed = raw.read(2) == _GZIP
         raw.seek(0)
-        yield _Digesting(cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw)
+        tar = gzip.GzipFile(fileobj=raw) if packed else raw
+        return f"sha256:{hashlib.file_digest(cast(IO[bytes], tar), 'sha256').hexdigest()}"  # type: ignore[arg-type]
+
+
+def _copy_others(file: Path, to: IO[bytes]) -> None:
+    """Copy a tar without its whiteouts."""
+    with tarfile.open(file, "r:*") as tar, tarfile.open(fileobj=to, mode="w", format=tarfile.PAX_FORMAT) as kept:
+        for member in tar:
+            if not member.name.rpartition("/")[2].startswith(layer.WHITEOUT):
+                kept.addfile(member, tar.extractfile(member) if member.isreg() else None)
+    to.seek(0)
 
 
 def _hide(root: Path, path: str) -> None:

@@ -126,6 +126,9 @@ def test_a_tar_that_the_configuration_does_not_know_is_refused(tmp_path: Path) -
     with pytest.raises(LabError, match=rf"cause: its tar has the digest sha256:.*, and the configuration says {ALPINE}"):
         stack.unpack(layout, image.in_layout(layout), tmp_path / "layers")
     assert os.listdir(tmp_path / "layers") == ["1.partial"]
+    layout = layout_of(tmp_path / "whole", tar(motd="hello"))
+    stack.unpack(layout, image.in_layout(layout), tmp_path / "layers")
+    assert os.listdir(tmp_path / "layers") == ["1"], "what was refused is in nobody's way"
 
 
 def test_a_changed_configuration_is_refused(tmp_path: Path) -> None:
