@@ -18,6 +18,12 @@ SAME = [
     ("link/ether 6a:b0:11:22:33:44 link-netnsid 0", "link/ether 00:00:11:22:33:45 link-netnsid 3"),
     ("7: veth1@if6: <BROADCAST,MULTICAST>", "12: veth1@if11: <BROADCAST,MULTICAST>"),
     ("64 bytes from 192.168.1.2: icmp_seq=1 ttl=64 time=0.051 ms", "64 bytes from 192.168.1.2: icmp_seq=1 ttl=64 time=1.2 ms"),
+    ("127.0.0.1:37537/nginx", "127.0.0.1:42653/nginx"),
+    ("dial tcp: lookup a.invalid on 10.0.2.3:53: no such host", "dial tcp: lookup a.invalid on [::1]:53: read udp: connection refused"),
+    ("layer 1  1.1 MB", "layer 1  976.3 kB"),
+    ("29628611 bytes of digest", "31 bytes of digest"),
+    ("312 names compared", "1,297 names compared"),
+    (f"tar \\\n    /{'0a' * 20}\n    ↪ {'1b' * 12} \\\n        -C x", f"tar \\\n    /{'2c' * 28}\n    ↪ {'3d' * 4} -C x"),
     ("1 packets transmitted, 1 received, 0% packet loss, time 0ms", "1 packets transmitted, 1 received, 0% packet loss, time 12ms"),
     ("rtt min/avg/max/mdev = 0.051/0.051/0.051/0.000 ms", "rtt min/avg/max/mdev = 0.1/0.2/0.3/0.4 ms"),
     ("inet6 fe80::68b0:11ff:fe22:3344/64", "inet6 fe80::1/64"),
@@ -60,6 +66,10 @@ SAME += [
 ]
 
 DIFFERENT = [
+    ("127.0.0.1:37537/nginx", "127.0.0.1:37537/alpine"),
+    ("127.0.0.1:5000", "127.0.0.1:5001"),
+    ("dial tcp: lookup one.invalid: no such host", "dial tcp: lookup other.invalid: no such host"),
+    ("layer 1  1.1 MB", "layer 2  1.1 MB"),
     ("+ mount      /a\n                        overlay", "+ mount      /a\n                        tmpfs"),
     ("10.203.10.1 dev eth0", "10.203.10.7 dev eth0"),
     ("FROZEN", "THAWED"),
