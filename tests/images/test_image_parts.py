@@ -1,5 +1,8 @@
 """An image fetched from a real registry: by an index, verified, and refused where the registry has other bytes."""
 
+import os
+import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from labkit.images import conformance, image
 from labkit.images.catalogue import Image
 from labkit.images.debian import architecture
 from labkit.images.layout import Layout
+from labkit.images.oci import CONFIG, LAYER, MANIFEST, Descriptor, ImageConfig, Manifest, Platform, digest_of
 from labkit.images.registry import Registry, RegistryError, UnreachableError
 
 
@@ -65,3 +69,27 @@ def test_a_name_that_is_not_there_and_a_registry_that_is_down_are_told_apart(lab
     assert caught.value.status == 404
     with pytest.raises(UnreachableError):
         image.in_registry(Registry("127.0.0.1:9"), "library/none", "latest")
+
+
+def test_a_full_disk_keeps_nothing_half_and_the_next_try_goes_on(lab: Registry, tmp_path: Path) -> None:
+    data = os.urandom(2**20)
+    layer = Descriptor(LAYER, digest_of(data), len(data))
+    config = ImageConfig(Platform(architecture(), "linux"), (layer.digest,)).serialize()
+    pointer = Descriptor(CONFIG, digest_of(config), len(config))
+    for content, descriptor in ((data, layer), (config, pointer)):
+        lab.put_blob("large", BytesIO(content), descriptor)
+    lab.put_manifest("large", "latest", Manifest(pointer, (layer,)).serialize(), MANIFEST)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", small], check=True)
+    try:
+        layout = Layout.create(small / "layout")
+        with pytest.raises(OSError, match="No space left on device"):
+            image.fetch(lab, "large", "latest", layout)
+        assert layout.index().manifests == ()
+        assert not layout.blob(layer.digest).exists()
+        subprocess.run(["mount", "-o", "remount,size=4m", small], check=True)
+        image.fetch(lab, "large", "latest", layout)
+        assert conformance.validate(layout.path) == ()
+    finally:
+        subprocess.run(["umount", small], check=True)
