@@ -96,7 +96,7 @@ class Images(Containers):
 
         Args:
             layout: of the directory with the image, `LAYOUT` or `LAYOUT:TAG`.
-            place: of the directory that gets one for each layer; a layer that is there already stays.
+            place: of the directory that gets one for each layer; a layer that is there already stays, another one is replaced.
 
         Raises:
             LabError: a layer is not what its digest says.
@@ -105,10 +105,10 @@ class Images(Containers):
         where, tag = self._layout(layout)
         parts, target_place = image.in_layout(where, tag), self.path(place)
         target_place.mkdir(exist_ok=True)
-        before = set(target_place.iterdir())
+        known = [stack.holds(target_place / str(number), diff_id) for number, diff_id in enumerate(parts.config.diff_ids, 1)]
         done = stack.unpack(where, parts, target_place)
-        for directory, layer in zip(done, parts.layers, strict=True):
-            if directory not in before:
+        for directory, layer, was_there in zip(done, parts.layers, known, strict=True):
+            if not was_there:
                 trace.record(_typed(where.blob(layer.digest), directory))
         return tuple(str(directory.relative_to(self.directory)) for directory in reversed(done))
 

@@ -55,7 +55,7 @@ def unpack(layout: Layout, image: ImageParts, place: Path) -> tuple[Path, ...]:
     Args:
         layout: has the layers.
         image: the image.
-        place: a directory; a layer that was unpacked there once stays as it is.
+        place: a directory; a layer that was unpacked there once stays as it is, and another one is replaced.
 
     Raises:
         LabError: a layer is not what its digest says, or the tar in it is not what the configuration says.
@@ -63,15 +63,27 @@ def unpack(layout: Layout, image: ImageParts, place: Path) -> tuple[Path, ...]:
     done = []
     for number, (descriptor, diff_id) in enumerate(zip(image.layers, image.config.diff_ids, strict=True), 1):
         directory = place / str(number)
-        if not directory.is_dir():
+        if not holds(directory, diff_id):
             layout.check(descriptor)
             partial = place / f"{number}.partial"
             shutil.rmtree(partial, ignore_errors=True)  # of one that was refused, or interrupted
             partial.mkdir()
             _unpack(layout.blob(descriptor.digest), diff_id, partial)
+            _mark(directory).unlink(missing_ok=True)
+            shutil.rmtree(directory, ignore_errors=True)
             partial.rename(directory)
+            _mark(directory).write_text(f"{diff_id}\n")
         done.append(directory)
     return tuple(done)
+
+
+def holds(directory: Path, diff_id: str) -> bool:
+    """Tell whether a directory is that into which this layer was unpacked: beside it lies a file with its digest."""
+    return directory.is_dir() and _mark(directory).is_file() and _mark(directory).read_text().strip() == diff_id
+
+
+def _mark(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.diff_id")
 
 
 def _unpack(file: Path, diff_id: str, directory: Path) -> None:

@@ -97,7 +97,17 @@ def test_each_layer_gets_a_directory_and_one_that_is_there_stays(tmp_path: Path)
     (first / "mine").touch()
     assert stack.unpack(layout, image.in_layout(layout), tmp_path / "layers") == (first, second)
     assert (first / "mine").exists()
-    assert sorted(os.listdir(tmp_path / "layers")) == ["1", "2"]
+    assert sorted(os.listdir(tmp_path / "layers")) == ["1", "1.diff_id", "2", "2.diff_id"]
+
+
+def test_another_layer_takes_the_place_of_the_one_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    for text in ("hello", "bye"):
+        layout = layout_of(tmp_path / text, tar(base="same"), tar(motd=text, **{text: ""}))
+        first, second = stack.unpack(layout, image.in_layout(layout), tmp_path / "layers")
+        (first / "mine").touch()
+    assert (second / "motd").read_text() == "bye"
+    assert sorted(os.listdir(second)) == ["bye", "motd"]
 
 
 def test_whiteouts_are_named_by_what_they_take_away(tmp_path: Path) -> None:
@@ -128,7 +138,7 @@ def test_a_tar_that_the_configuration_does_not_know_is_refused(tmp_path: Path) -
     assert os.listdir(tmp_path / "layers") == ["1.partial"]
     layout = layout_of(tmp_path / "whole", tar(motd="hello"))
     stack.unpack(layout, image.in_layout(layout), tmp_path / "layers")
-    assert os.listdir(tmp_path / "layers") == ["1"], "what was refused is in nobody's way"
+    assert sorted(os.listdir(tmp_path / "layers")) == ["1", "1.diff_id"], "what was refused is in nobody's way"
 
 
 def test_a_changed_configuration_is_refused(tmp_path: Path) -> None:
