@@ -2,6 +2,9 @@
 
 from types import MappingProxyType
 
+from labkit.images.image import ImageParts
+from labkit.images.oci import Descriptor, Execution, History, ImageConfig, Platform
+from labkit.kernel.contents import Compared, Unequal
 from labkit.kernel.state import (
     CgroupState,
     Change,
@@ -159,3 +162,22 @@ UNION = UnionState(
         FileState("new", (0,)),
     ),
 )
+
+MANIFESTS = tuple(Descriptor("application/vnd.oci.image.manifest.v1+json", f"sha256:{digit * 64}", 400) for digit in "ab")
+LAYERS = tuple(Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", f"sha256:{digit * 64}", 29_600_000) for digit in "cd")
+IMAGE = ImageParts(
+    "docker.io/library/nginx:latest",
+    Descriptor("application/vnd.oci.image.index.v1+json", "sha256:" + "e" * 64, 900),
+    MANIFESTS,
+    MANIFESTS[0],
+    Descriptor("application/vnd.oci.image.config.v1+json", "sha256:" + "f" * 64, 1500),
+    ImageConfig(
+        Platform("amd64", "linux"),
+        ("sha256:1", "sha256:2"),
+        Execution(("nginx", "-g", "daemon off;")),
+        (History("ADD"), History("CMD", empty_layer=True), History("COPY")),
+    ),
+    LAYERS,
+)
+EQUAL = Compared(297, ("dev", "proc"), ())
+UNEQUAL = Compared(297, (), (Unequal(".dockerenv", "only in the second"), Unequal("etc/passwd", "mode, owner")))

@@ -23,6 +23,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     # a union in user space: unionfs refuses a write with EACCES, mergerfs with EROFS
     (r"(cannot touch '[^']*': )(?:Permission denied|Read-only file system)", r"\1REFUSED"),
     # a line that is broken because it is long, or may be: where, follows from the lengths of paths and numbers
+    (r"\n[ \t]*↪ ", ""),
     (r"[ \t]*\\\n[ \t]*", " "),
     (r"\n {16,}", " "),
     (r"\b(?:fuse\.)?(?:unionfs|fuse-overlayfs|mergerfs)\b", "UNION"),
@@ -77,6 +78,12 @@ TABLE: tuple[tuple[str, str], ...] = (
     # where an engine keeps the root of a container: its own directory, or that of the labs
     (r"/var/lib/(?:labkit/)?docker/overlay2/(?:ID|[0-9a-f]{12})…?/merged\b", "DOCKER/merged"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?me\.v2\.task\b", "TASKS"),
+    # the port that an index or a registry of a lab's own got, how large an image is, and how many names a root directory has
+    (r"\b127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
+    (r"\b\d+(?:\.\d+)? (?:B|kB|MB|GB|bytes of digest)\b", "SIZE"),
+    (r"\b[\d,]+ names\b", "N names"),
+    # a name that no server knows: who was asked, and what the answer was
+    (r"(dial tcp: lookup [\w.-]+)(?: on \S+)?: [^\n<]*", r"\1: NOT FOUND"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),

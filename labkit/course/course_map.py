@@ -48,7 +48,7 @@ LABS = (
     CourseLab("4.5", "rkt: pods without a daemon", "runtimes"),
     CourseLab("4.6", "LXD: system containers by an API", "runtimes", "runtimes/4.6-lxd.ipynb"),
     CourseLab("4.7", "Podman: containers without a daemon", "runtimes", "runtimes/4.7-podman.ipynb"),
-    CourseLab("5.1", "Images with Docker", "images"),
+    CourseLab("5.1", "Images with Docker", "images", "images/5.1-docker-images.ipynb"),
     CourseLab("5.2", "Images with rkt", "images"),
     CourseLab("5.3", "Images with Buildah and Podman", "images"),
     CourseLab("6.1", "The life of a container with runc", "containers", "containers/6.1-runc.ipynb"),

@@ -127,6 +127,18 @@ class Lab(Views):
             self.run(checkpoint.solution)
         return show.notice("solution", checkpoint.task, [f"  {line}" for line in checkpoint.solution.strip().splitlines()])
 
+    def given(self, checkpoint_id: str) -> View:
+        """Make what a checkpoint begins with, such as a set-up that is broken, without showing by which lines.
+
+        Raises:
+            LabError: there is no such checkpoint.
+            CommandError: it cannot be made.
+        """
+        checkpoint = self.checkpoints.find(checkpoint_id)
+        with trace.silent():
+            self.run(checkpoint.given)
+        return show.notice("task", checkpoint.task)
+
     def look(self) -> None:
         """Measure the edges that were not seen yet, so that none passes by unseen between two checks."""
         if self.is_open:

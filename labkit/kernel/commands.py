@@ -38,6 +38,7 @@ PACKAGES = {
     "ping": "iputils-ping",
     "podman": "podman",
     "runc": "runc",
+    "skopeo": "skopeo",
     "systemd-nspawn": "systemd-container",
     "tcpdump": "tcpdump",
     "unionfs": "unionfs-fuse",

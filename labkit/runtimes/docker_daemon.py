@@ -83,6 +83,8 @@ def serve(directory: Path) -> Process:
         homes()
         trees.make_tree(own)
         (own / "docker.sock").unlink(missing_ok=True)  # of one that was killed
+        (own / "client").mkdir(exist_ok=True)
+        (own / "client/config.json").write_text("{}\n")  # podman reads it, too, and wants it to be there
         exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environment(directory).items()]
         (directory / "docker.env").write_text("".join(exports))
         ifname = bridge(ledger.owner())

@@ -3,6 +3,8 @@
 from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
 from labkit.show.comparison import comparison_json, comparison_page, comparison_view
+from labkit.show.contents import contents_view
+from labkit.show.image import image_tree
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
@@ -22,8 +24,10 @@ __all__ = [
     "comparison_json",
     "comparison_page",
     "comparison_view",
+    "contents_view",
     "difference",
     "finding",
+    "image_tree",
     "namespace_table",
     "network_picture",
     "notice",

@@ -217,6 +217,14 @@ def test_a_level_checkpoint_holds_only_now(lab: Session):
     assert lab.ok('print(lab.check("made").passed)').stdout == "False\n"
 
 
+def test_what_a_checkpoint_begins_with_is_made_and_its_lines_are_not_shown(lab: Session):
+    ran = lab.ok('lab.given("frozen")')
+    assert "Freeze box, once." in ran.text
+    assert "mkdir" not in ran.text
+    assert lab.ok('print(lab.check("made").passed)').stdout == "True\n"
+    assert "this lab has no checkpoint 'none'" in lab.run('lab.given("none")').error
+
+
 def test_an_edge_checkpoint_is_kept_once_seen_until_the_lab_is_opened_again(lab: Session):
     lab.ok('lab.cgroup("box").freeze()')
     lab.ok('lab.cgroup("box").thaw()')

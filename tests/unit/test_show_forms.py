@@ -4,15 +4,18 @@ import base64
 import random
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import MappingProxyType
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from show_states import BASH, BRIDGED, CGROUPS, CHANGE, CLOCK, NAMESPACES, PAIR, TRACE, TWIN, UNION
+from show_states import BASH, BRIDGED, CGROUPS, CHANGE, CLOCK, EQUAL, IMAGE, LAYERS, NAMESPACES, PAIR, TRACE, TWIN, UNEQUAL, UNION
 
 from labkit import show
+from labkit.images.image import ImageParts
+from labkit.images.oci import Descriptor, Execution, History, ImageConfig, Platform
 from labkit.kernel.state import (
     CgroupState,
     Change,
@@ -89,6 +92,10 @@ VIEWS = {
     "network_picture": lambda: show.network_picture(BRIDGED),
     "pair": lambda: show.network_picture(PAIR),
     "union_stack": lambda: show.union_stack(UNION),
+    "image_tree": lambda: show.image_tree(IMAGE),
+    "an image without an index": lambda: show.image_tree(replace(IMAGE, index=None, listed=(), layers=LAYERS * 20)),
+    "equal": lambda: show.contents_view(EQUAL),
+    "unequal": lambda: show.contents_view(UNEQUAL),
     "no cgroups": lambda: show.cgroup_tree([], title="none"),
     "no processes": lambda: show.process_table([]),
     "no namespaces": lambda: show.namespace_table([]),
@@ -211,7 +218,24 @@ UNIONS = st.builds(
         max_size=50,
     ).map(tuple),
 )
+DESCRIPTORS = st.builds(Descriptor, NASTY, st.sampled_from([each.digest for each in LAYERS]), st.integers(0, 1 << 40))
+IMAGES = st.builds(
+    ImageParts,
+    NASTY,
+    st.none() | DESCRIPTORS,
+    st.lists(DESCRIPTORS, max_size=3).map(tuple),
+    DESCRIPTORS,
+    DESCRIPTORS,
+    st.builds(
+        lambda name, words, made: ImageConfig(Platform(name, name), (), Execution(tuple(words)), tuple(map(History, made))),
+        NASTY,
+        st.lists(NASTY, max_size=3),
+        st.lists(NASTY, max_size=3),
+    ),
+    st.lists(DESCRIPTORS, max_size=15).map(tuple),
+)
 STRANGE = st.one_of(
+    st.builds(show.image_tree, IMAGES),
     st.builds(
         lambda a, b, c, o: show.cell_report(Difference(a, b, c), Trace(o)), CHANGES, CHANGES, CHANGES, st.lists(OPERATIONS, max_size=4)
     ),
