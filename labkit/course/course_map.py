@@ -52,7 +52,7 @@ LABS = (
     CourseLab("5.2", "Images with rkt", "images"),
     CourseLab("5.3", "Images with Buildah and Podman", "images"),
     CourseLab("6.1", "The life of a container with runc", "operations"),
-    CourseLab("6.2", "The life of a container with Docker", "operations"),
+    CourseLab("6.2", "The life of a container with Docker", "operations", "containers/6.2-docker.ipynb"),
     CourseLab("6.3", "The life of a pod with rkt", "operations"),
     CourseLab("6.4", "The life of a container with Podman", "operations"),
     CourseLab("7.1", "An image from a running container", "building"),

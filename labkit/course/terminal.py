@@ -79,7 +79,7 @@ class Terminal:
         line = f"exec {{{name}_in}}> >({_typed(argv, typed, options.get('cwd'), place)} > $LAB/{name}.log 2>&1); {name}=$!"
         if "pid" in options.get("new", ()):  # unshare(1) stays outside
             line += f"; until {name}=$(pgrep -P $!); do sleep 0.1; done"
-        if os.path.basename(argv[0]) in INSIST:  # what is typed before the prompt may be taken by nobody
+        if os.path.basename(argv[0]) in INSIST and prompt != "":  # what is typed before the prompt may be taken by nobody
             press = f"; {_pressed(wake, name)}" if wake else ""
             line = f": > $LAB/{name}.log; {line}{press}; until grep -q '[]#$] ' $LAB/{name}.log; do sleep 0.1; done"
         options = {"cwd": place.directory, "env": environment, **options}

@@ -261,6 +261,16 @@ def test_a_detached_terminal_goes_on_and_is_found_again(lab: Session):
     assert tracked() == []
 
 
+def test_a_visit_types_a_line_at_each_prompt_and_ends_with_the_last(lab: Session):
+    ran = lab.ok('lab.visit("sh", "cd /proc; pwd", "exit 3")\nlab.process("visit").status')
+    assert "lab# cd /proc; pwd\n/proc\nlab# exit 3\n" in ran.stdout
+    assert ran.displays[0]["text/plain"] == "3"
+
+
+def test_a_shell_that_waits_in_silence_is_woken(lab: Session):
+    lab.ok('with lab.terminal("sh", wake="^M") as t:\n    t.run("echo awake")')
+
+
 def test_watch_tells_who_printed_and_who_is_frozen(lab: Session):
     lab.ok('group = lab.cgroup("box")\nclock = lab.spawn("while :; do date; sleep 0.2; done", name="clock", cgroup=group)')
     assert "printed nothing" not in lab.ok("lab.watch(group, clock, seconds=1)").text

@@ -51,6 +51,7 @@ SAME = [
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
 ]
 SAME += [
+    ("inet 172.30.0.2/24 brd 172.30.0.255 scope global eth0", "inet 172.30.0.17/24 brd 172.30.0.255 scope global eth0"),
     ("10.203.10.24/24 on eth0", "10.203.10.7/24 on eth0"),
     ("/run/labkit/containerd/io.con…k/k8s.io/524947918195…/rootfs", "/run/containerd/io.containerd…k/k8s.io/e5966c5a8e57…/rootfs"),
     (
