@@ -103,7 +103,7 @@ def _number(counters: object, field: str) -> int:
     return int(counters.get(field, 0)) if isinstance(counters, dict) else 0
 
 
-GONE = "docker container rm --force {} > /dev/null 2>&1\n"
+GONE = "docker container rm --force {0} > /dev/null 2>&1\n"
 IMAGE = "docker image pull --quiet alpine > /dev/null\n"
 RUN = IMAGE + GONE + "docker container run --detach --name {0} {1} alpine {2} > /dev/null 2>&1\n"
 LOOP = RUN.format("trusting_driscoll", "", "sh -c 'while [ 1 ];do echo \"hello world from container\"; sleep 1; done'")
