@@ -151,7 +151,9 @@ class Terminal:
             seen = clean(self._child.before or "")[-200:]
             raise LabError(f"{self.process.name} did not print {pattern!r} in {timeout:g} s", cause=f"it printed {seen!r}") from None
         except (pexpect.EOF, OSError):
-            raise LabError(f"{self.process.name} ended before it printed {pattern!r}") from None
+            said = clean(str(self._child.before or "")).strip()[-200:]
+            cause = f"it printed {said!r}" if said else None
+            raise LabError(f"{self.process.name} ended before it printed {pattern!r}", cause=cause) from None
         return clean(str(self._child.before or ""))
 
     def log_in(self, user: str, timeout: float = 60) -> None:

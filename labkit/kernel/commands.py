@@ -20,6 +20,7 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "docker": "docker.io",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "fuse-overlayfs": "fuse-overlayfs",
     "fusermount": "fuse3",
     "fusermount3": "fuse3",
