@@ -20,6 +20,7 @@ AIMS = (
     "tell who comes back after a kill, and what --privileged gives away",
 )
 NEEDS = ("root", "namespaces", "cgroups", "dockerd", "registry")
+CLAIMS = (("link", "lab62"),)
 
 MEGABYTE = 2**20
 FEW = 20
