@@ -91,7 +91,10 @@ class Terminal:
             terminal.press(wake)
         if prompt is None and os.path.basename(argv[0]) != "bash":
             terminal.expect(ANY_PROMPT, patience)  # what is typed before that may be thrown away
-            terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
+            awake = "; echo awa''ke" if wake else ""
+            terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'{awake}")  # in two parts, so that its echo is not taken for the prompt
+            if wake:  # it may have been given this prompt before, and have shown it twice: once woken, once told its new width
+                terminal.expect(r"awake\r?\n", patience)
         if terminal.prompt:
             terminal.expect(terminal.prompt, patience)
         if os.path.basename(argv[0]) == "bash":

@@ -267,8 +267,9 @@ def test_a_visit_types_a_line_at_each_prompt_and_ends_with_the_last(lab: Session
     assert ran.displays[0]["text/plain"] == "3"
 
 
-def test_a_shell_that_waits_in_silence_is_woken(lab: Session):
-    lab.ok('with lab.terminal("sh", wake="^M") as t:\n    t.run("echo awake")')
+def test_a_shell_that_waits_in_silence_is_woken_and_shows_its_prompt_more_than_once(lab: Session):
+    woken = lab.ok('with lab.terminal("sh", wake="^M^M^M") as t:\n    t.run("echo up")')
+    assert woken.stdout == "lab# echo up\nup\n"
 
 
 def test_watch_tells_who_printed_and_who_is_frozen(lab: Session):
