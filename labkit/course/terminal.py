@@ -79,7 +79,7 @@ class Terminal:
         line = f"exec {{{name}_in}}> >({_typed(argv, typed, options.get('cwd'), place)} > $LAB/{name}.log 2>&1); {name}=$!"
         if "pid" in options.get("new", ()):  # unshare(1) stays outside
             line += f"; until {name}=$(pgrep -P $!); do sleep 0.1; done"
-        if os.path.basename(argv[0]) in INSIST:  # what is typed before the prompt may be taken by nobody
+        if os.path.basename(argv[0]) in INSIST and prompt != "":  # what is typed before the prompt may be taken by nobody
             press = f"; {_pressed(wake, name)}" if wake else ""
             line = f": > $LAB/{name}.log; {line}{press}; until grep -q '[]#$] ' $LAB/{name}.log; do sleep 0.1; done"
         options = {"cwd": place.directory, "env": environment, **options}
@@ -91,7 +91,10 @@ class Terminal:
             terminal.press(wake)
         if prompt is None and os.path.basename(argv[0]) != "bash":
             terminal.expect(ANY_PROMPT, patience)  # what is typed before that may be thrown away
-            terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
+            awake = "; echo awa''ke" if wake else ""
+            terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'{awake}")  # in two parts, so that its echo is not taken for the prompt
+            if wake:  # it may have been given this prompt before, and have shown it twice: once woken, once told its new width
+                terminal.expect(r"awake\r?\n", patience)
         if terminal.prompt:
             terminal.expect(terminal.prompt, patience)
         if os.path.basename(argv[0]) == "bash":
@@ -151,7 +154,9 @@ class Terminal:
             seen = clean(self._child.before or "")[-200:]
             raise LabError(f"{self.process.name} did not print {pattern!r} in {timeout:g} s", cause=f"it printed {seen!r}") from None
         except (pexpect.EOF, OSError):
-            raise LabError(f"{self.process.name} ended before it printed {pattern!r}") from None
+            said = clean(str(self._child.before or "")).strip()[-200:]
+            cause = f"it printed {said!r}" if said else None
+            raise LabError(f"{self.process.name} ended before it printed {pattern!r}", cause=cause) from None
         return clean(str(self._child.before or ""))
 
     def log_in(self, user: str, timeout: float = 60) -> None:

@@ -23,6 +23,7 @@ from labkit.kernel.cgroups import subtree
 from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.processes import ending
 from labkit.kernel.processes.process import Process
+from labkit.runtimes import granting
 
 NAME = "dockerd"
 """Of the process in its lab, and of its directory below the lab's."""
@@ -120,6 +121,7 @@ def configuration(own: Path, ifname: str) -> dict[str, object]:
         "cgroup-parent": f"/{subtree()}/docker",
         "shutdown-timeout": 1,
         "log-level": "warn",
+        **granting.settings(own),
     }
 
 

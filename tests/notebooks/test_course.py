@@ -269,6 +269,17 @@ def test_a_detached_terminal_goes_on_and_is_found_again(lab: Session):
     assert tracked() == []
 
 
+def test_a_visit_types_a_line_at_each_prompt_and_ends_with_the_last(lab: Session):
+    ran = lab.ok('lab.visit("sh", "cd /proc; pwd", "exit 3")\nlab.process("visit").status')
+    assert "lab# cd /proc; pwd\n/proc\nlab# exit 3\n" in ran.stdout
+    assert ran.displays[0]["text/plain"] == "3"
+
+
+def test_a_shell_that_waits_in_silence_is_woken_and_shows_its_prompt_more_than_once(lab: Session):
+    woken = lab.ok('with lab.terminal("sh", wake="^M^M^M") as t:\n    t.run("echo up")')
+    assert woken.stdout == "lab# echo up\nup\n"
+
+
 def test_watch_tells_who_printed_and_who_is_frozen(lab: Session):
     lab.ok('group = lab.cgroup("box")\nclock = lab.spawn("while :; do date; sleep 0.2; done", name="clock", cgroup=group)')
     assert "printed nothing" not in lab.ok("lab.watch(group, clock, seconds=1)").text

@@ -11,7 +11,7 @@ import pytest
 
 from labkit import ledger
 from labkit.errors import LabError
-from labkit.kernel import network, trees
+from labkit.kernel import credentials, network, trees
 from labkit.kernel.cgroups import hierarchies
 from labkit.runtimes import docker, docker_daemon
 
@@ -57,6 +57,18 @@ def test_what_is_typed_meets_the_labs_own_containers_and_no_others(place: Path):
         assert subprocess.run(["docker", "top", "canary"], check=False, capture_output=True).returncode == 0
     finally:
         subprocess.run(["docker", "rm", "--force", "canary"], check=True, capture_output=True)
+
+
+@pytest.mark.usefixtures("services")
+def test_a_privileged_container_starts_and_has_no_capability_that_root_lacks_here(place: Path):
+    docker_daemon.serve(place)
+    run = typed(place)
+    run("run", "--detach", "--privileged", "--name", "web", "busybox", "sleep", "600")
+    pid = int(run("inspect", "--format", "{{.State.Pid}}", "web"))
+    has = credentials.capabilities(pid)["effective"]
+    assert "CAP_SYS_ADMIN" in has
+    assert set(has) <= set(credentials.capabilities()["bounding"])
+    assert run("exec", "--privileged", "web", "id", "-u") == "0"
 
 
 @pytest.mark.usefixtures("services")
