@@ -23,7 +23,7 @@ IDS = ("5.1", "5.3", "6.1", "6.2", "6.4", "7.1", "7.2")
 LEAVE = "Ctrl p + Ctrl q"
 """How the course writes the keys that leave a container running: what `detach("^P^Q")` of a terminal presses."""
 
-ENDS = frozenset(("\n", "|", "||", "&", "&&", ";", ";;", "(", ")", "<", ">", ">>", "<<", "{", "}", "!", "then", "do", "else"))
+ENDS = frozenset(("\n", "|", "||", "&", "&&", ";", ";;", "(", ")", "<", ">", ">>", "<<", "{", "}", "!", "if", "then", "else", "until", "while", "do"))
 """Between two of these stands a command."""
 
 NAME = re.compile(r"<[a-z_]+>")
@@ -118,6 +118,8 @@ def typed(cell: nbformat.NotebookNode) -> list[str]:
     for node in ast.walk(ast.parse(cell.source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found += ["\n", *(words(LEAVE) if node.value == "^P^Q" else words(node.value))]
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "leave" and not node.args:
+            found += ["\n", "exit"]
     return found
 
 
@@ -163,6 +165,8 @@ def test_every_command_of_the_course_is_run_or_has_its_reason(capsys: pytest.Cap
         ("ls", 'with lab.terminal("docker run -it alpine sh", name="one") as t:\n    t.run("ls")', True),
         (LEAVE, 't.detach("^P^Q")', True),
         (LEAVE, "t.detach()", False),
+        ("exit", "t.leave()", True),
+        ("docker container top <name>", "%%lab\nuntil docker container top web | grep -q worker; do true; done", True),
     ],
 )
 def test_a_command_is_found_where_it_is_typed_whole(line: str, cell: str, found: bool):
