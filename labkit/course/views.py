@@ -127,7 +127,7 @@ class Views(Images):
 
         Args:
             things: a process of the lab or its name, a pid, the name or id of a container of any runtime.
-            only: parts of one X-ray: namespaces cgroups root mounts network users security processes traces.
+            only: parts alone, of each: namespaces cgroups root mounts network users security processes traces.
 
         Raises:
             LabError: nothing is called so, or it ended while it was read.

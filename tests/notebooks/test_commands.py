@@ -23,7 +23,7 @@ IDS = ("5.1", "5.3", "6.1", "6.2", "6.4", "7.1", "7.2")
 LEAVE = "Ctrl p + Ctrl q"
 """How the course writes the keys that leave a container running: what `detach("^P^Q")` of a terminal presses."""
 
-ENDS = frozenset(("\n", "|", "||", "&", "&&", ";", ";;", "(", ")", "<", ">", ">>", "<<", "{", "}", "!", "if", "then", "else", "until", "while", "do"))
+ENDS = frozenset(("\n", *"| || & && ; ;; ( ) < > >> << { } ! if then else until while do".split()))
 """Between two of these stands a command."""
 
 NAME = re.compile(r"<[a-z_]+>")
