@@ -54,7 +54,7 @@ LABS = (
     CourseLab("6.1", "The life of a container with runc", "operations"),
     CourseLab("6.2", "The life of a container with Docker", "operations"),
     CourseLab("6.3", "The life of a pod with rkt", "operations"),
-    CourseLab("6.4", "The life of a container with Podman", "operations"),
+    CourseLab("6.4", "The life of a container with Podman", "containers", "containers/6.4-podman.ipynb"),
     CourseLab("7.1", "An image from a running container", "building"),
     CourseLab("7.2", "An image from a Dockerfile", "building"),
     CourseLab("8.1", "Networks of Docker", "networking"),
