@@ -63,7 +63,7 @@ def shelf(lab: Lab) -> Verdict:
 QUIET = " > /dev/null 2>&1\n"
 PULL = "podman image pull --quiet docker.io/library/{0}" + QUIET
 FORGET = "podman rmi --force {0}" + QUIET.rstrip("\n") + " || true\n"
-LAYER = "storage/overlay/$(podman image inspect --format '{{.GraphDriver.Data.UpperDir}}' alpine | grep -oE '[0-9a-f]{64}')/diff"
+LAYER = "$(podman image inspect --format '{{.GraphDriver.Data.UpperDir}}' alpine)"
 BROKEN = FORGET.format("alpine") + PULL.format("alpine") + f"rm {LAYER}/{PROGRAM}\n"
 SAVE = "rm -rf shelf\npodman save --quiet --format {1} --output shelf {0}" + QUIET
 NEAR = "podman tag {0} localhost/{1}\n"

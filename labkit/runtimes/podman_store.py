@@ -48,6 +48,7 @@ exec unshare --mount sh -ec 'mount -t tmpfs none "$0"; exec crun "$@"' {unified}
 """
 
 _PATIENCE = 10.0
+_ID = 64
 
 
 def graph(directory: Path) -> Path:
@@ -162,7 +163,20 @@ def _hidden() -> Path | None:
 def _beside() -> Iterator[Path]:
     """Yield all that podman makes outside of the store and keeps, each before the directory that it is in."""
     yield from map(Path, _OUTSIDE)
+    yield from _parents()
+
+
+def _parents() -> Iterator[Path]:
     yield from (hierarchy.path / _PARENT for hierarchy in hierarchies().mounted)
+
+
+def _pods(directory: Path) -> Iterator[Path]:
+    """Yield the cgroups of the store's pods: theirs are called by ids, and which ids are the store's, its database has in it."""
+    known = [file.read_bytes() for name in ("libpod/bolt_state.db", "db.sql*") for file in graph(directory).glob(name)]
+    for parent in _parents():
+        for place in parent.glob("[0-9a-f]*"):
+            if len(place.name) == _ID and any(place.name.encode() in each for each in known):
+                yield place
 
 
 @ledger.undoes(_KIND, survives_reboot=True)
@@ -174,13 +188,16 @@ def _undo(entry: ledger.Entry) -> None:
     directory = Path(entry.key["directory"])
     for process in _working_for(directory):
         ending.end([], root=process)
+    pods = list(_pods(directory))
     for identifier in _ever(directory):
-        places = [hierarchy.path / _PARENT / f"libpod-{identifier}" for hierarchy in hierarchies().mounted]
+        places = [parent / f"libpod-{identifier}" for parent in (*_parents(), *pods)]
         members.kill([place for place in places if place.is_dir()], _PATIENCE)
         for place in places:
             members.end(place, _PATIENCE)
         for runtime in LOW_LEVEL:
             shutil.rmtree(f"/run/{runtime}/{identifier}", ignore_errors=True)
+    for pod in pods:
+        members.end(pod, _PATIENCE)
     for place in map(Path, entry.identity.get("absent", ())):
         with suppress(OSError):  # not empty: somebody else has come
             place.rmdir() if place.is_dir() else place.unlink()
