@@ -146,6 +146,17 @@ def test_a_namespace_of_an_unrelated_process_is_noise():
     assert not diff(processes(), replace(processes(), namespaces=(NamespaceState("uts", 9, (50,)),)))
 
 
+@pytest.mark.parametrize(("then", "path", "seen"), [((70,), None, True), ((50, 70), None, False), ((70,), "/run/uts", False)])
+def test_a_number_that_the_kernel_gives_to_another_namespace_is_two_namespaces(then, path, seen):
+    """The former one has ended with the last process in it; one that still lives there, or a file, has kept it."""
+    inside = replace(CLOCK, namespaces={**HOST, "uts": 9})
+    before = replace(processes(inside), namespaces=(NamespaceState("uts", 9, then, path=path),))
+    new = replace(inside, pid=80, start=800)
+    after = replace(processes(new), namespaces=(NamespaceState("uts", 9, tuple({*then, 80} - {70}), path=path),))
+    shown = [one.name for one in (*diff(before, after).appeared, *diff(before, after).went) if one.kind == "namespace"]
+    assert shown == (["uts of clock", "uts of clock"] if seen else [])
+
+
 def test_a_namespace_that_a_file_keeps_is_shown_by_that_file():
     assert the_one(diff(Snapshot(), Snapshot(namespaces=(NamespaceState("uts", 9, path="/run/uts"),)))) == Change(
         "namespace", "uts at /run/uts", "", None, "uts:[9]"
