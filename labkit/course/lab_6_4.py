@@ -118,7 +118,7 @@ WRITE = "echo '{0}' > site.conf\npodman cp site.conf broken:/etc/nginx/conf.d/si
 START = "podman container start broken" + QUIET
 LISTENS = until(f"grep -qi ':{PORT:04X} .* 0A ' /proc/$(podman inspect --format '{{{{.State.Pid}}}}' broken)/net/tcp")
 GIVEN = GONE.format("broken") + "podman container create --name broken nginx" + QUIET + WRITE.format(SITES["bad"])
-GIVEN += f"{START}podman wait broken > /dev/null\n"
+GIVEN += f"{START}podman wait broken > /dev/null\npodman container cleanup broken > /dev/null\n"
 MEND = WRITE.format(SITES["good"]) + START + LISTENS
 
 NO_POD = "podman pod rm --force --ignore alone" + QUIET + GONE.format("one") + GONE.format("two")

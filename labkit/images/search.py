@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from labkit import trace
@@ -187,7 +188,9 @@ def serve(directory: Path, registry: str) -> Process:
     place.unlink(missing_ok=True)  # of one that was killed
     log = directory / f"{NAME}.log"
     typed = f"python -m {__name__} {registry} {place} > {log} 2>&1 & {NAME}=$!; until [ -e {place} ]; do sleep 0.1; done"
-    process = processes.start([sys.executable, "-m", __name__, registry, place], name=NAME, stdout=log, cwd="/", shell_line=typed)
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    own: dict[str, Any] = {"env": {**os.environ, "PATH": path}, "cwd": "/", "shell_line": typed}
+    process = processes.start(["python", "-m", __name__, registry, place], name=NAME, stdout=log, **own)
     deadline = time.monotonic() + _PATIENCE
     while not place.exists():
         last = "".join(process.output().strip().splitlines()[-1:]) or None

@@ -386,6 +386,21 @@ def test_a_second_mount_on_the_same_directory_is_shown():
     assert the_one(diff(Snapshot(mounts=(TMPFS,)), Snapshot(mounts=(TMPFS, replace(TMPFS, id=41, device="0:41"))))).name == "/mnt"
 
 
+def test_an_overlay_that_is_mounted_once_more_is_the_same_one():
+    first = replace(TMPFS, fstype="overlay", source="overlay", super_options=("rw", "upperdir=/a", "uuid=on"))
+    assert not diff(Snapshot(mounts=(first,)), Snapshot(mounts=(replace(first, device="0:52", super_options=("rw", "upperdir=/a")),)))
+    other = replace(first, super_options=("rw", "upperdir=/b"))
+    assert the_one(diff(Snapshot(mounts=(first,)), Snapshot(mounts=(other,)))).attribute == "super_options"
+
+
+def test_who_clears_away_after_a_container_is_noise():
+    conmon = replace(CLOCK, pid=60, comm="conmon", argv=("conmon",), name="")
+    podman = replace(CLOCK, pid=61, ppid=60, comm="podman", argv=("/usr/bin/podman", "container", "cleanup", "1234"), name="")
+    assert not diff(processes(conmon), processes(conmon, podman))
+    asked = replace(podman, argv=("podman", "ps"))
+    assert the_one(diff(processes(conmon), processes(conmon, asked))).name == "podman"
+
+
 def test_another_mount_in_the_place_of_the_first_is_one_that_went_and_one_that_appeared():
     bound = replace(TMPFS, device="254:0", root="/srv", fstype="ext4", source="/dev/vda", options=("ro",))
     difference = diff(Snapshot(mounts=(TMPFS,)), Snapshot(mounts=(bound,)))
