@@ -71,14 +71,17 @@ def ids(directory: Path) -> set[str]:
     return {found.parent.name for found in graph(directory).glob("*-containers/*/userdata")}
 
 
-def _ever(directory: Path) -> set[str]:
-    """Return every container of the store, and those that were: of one whose conmon was killed, podman lets the cgroups be."""
-    found = ids(directory)
+def _told(directory: Path, kind: str) -> set[str]:
+    """Return the containers or the pods of which the store's log of events tells, those that were among them.
+
+    Of a container whose conmon was killed, podman lets the cgroups be; of a pod, those of the hierarchies without a controller.
+    """
+    found = set()
     with suppress(OSError):
         for line in (session(directory) / "libpod/events/events.log").read_text().splitlines():
             with suppress(ValueError):  # its writer was killed in the middle of it
                 event = json.loads(line)
-                found |= {event["ID"]} if event.get("Type") == "container" else set()
+                found |= {event["ID"]} if event.get("Type") == kind else set()
     return found
 
 
@@ -171,11 +174,12 @@ def _parents() -> Iterator[Path]:
 
 
 def _pods(directory: Path) -> Iterator[Path]:
-    """Yield the cgroups of the store's pods: theirs are called by ids, and which ids are the store's, its database has in it."""
-    known = [file.read_bytes() for name in ("libpod/bolt_state.db", "db.sql*") for file in graph(directory).glob(name)]
+    """Yield the cgroups of the store's pods, which are called by their ids: its log has told of those, or its database has them in it."""
+    told = _told(directory, "pod")
+    kept = [file.read_bytes() for name in ("libpod/bolt_state.db", "db.sql*") for file in graph(directory).glob(name)]
     for parent in _parents():
         for place in parent.glob("[0-9a-f]*"):
-            if len(place.name) == _ID and any(place.name.encode() in each for each in known):
+            if len(place.name) == _ID and (place.name in told or any(place.name.encode() in each for each in kept)):
                 yield place
 
 
@@ -189,7 +193,7 @@ def _undo(entry: ledger.Entry) -> None:
     for process in _working_for(directory):
         ending.end([], root=process)
     pods = list(_pods(directory))
-    for identifier in _ever(directory):
+    for identifier in ids(directory) | _told(directory, "container"):
         places = [parent / f"libpod-{identifier}" for parent in (*_parents(), *pods)]
         members.kill([place for place in places if place.is_dir()], _PATIENCE)
         for place in places:
