@@ -50,7 +50,7 @@ LABS = (
     CourseLab("4.7", "Podman: containers without a daemon", "runtimes", "runtimes/4.7-podman.ipynb"),
     CourseLab("5.1", "Images with Docker", "images"),
     CourseLab("5.2", "Images with rkt", "images"),
-    CourseLab("5.3", "Images with Buildah and Podman", "images"),
+    CourseLab("5.3", "Images with Podman", "images", "images/5.3-podman-images.ipynb"),
     CourseLab("6.1", "The life of a container with runc", "operations"),
     CourseLab("6.2", "The life of a container with Docker", "operations"),
     CourseLab("6.3", "The life of a pod with rkt", "operations"),

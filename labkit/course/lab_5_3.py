@@ -51,11 +51,13 @@ def shelf(lab: Lab) -> Verdict:
     if image is None:
         return Verdict(passed=False, measured="the store has no alpine to compare it with")
     layout = Layout(lab.directory / "shelf")
+    if not (layout.path / "oci-layout").is_file():
+        return Verdict(passed=False, measured="$LAB/shelf is no OCI layout", cause="there is no file oci-layout in it")
     try:
         blobs = len(layout.verify())
         configs = [layout.manifest(each).config.digest for each in layout.index().manifests]
     except LabError as error:
-        return Verdict(passed=False, measured=lab.short(str(error)), cause=error.cause and lab.short(error.cause))
+        return Verdict(passed=False, measured="$LAB/shelf is not whole", cause=lab.short(str(error)))
     same = f"sha256:{image.id}" in configs
     return Verdict(same, f"a layout of {blobs} blobs, each what its name says", None if same else "no manifest in it is that of alpine")
 
