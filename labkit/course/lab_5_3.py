@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from labkit.course.checkpoints import Checkpoint, Verdict
 from labkit.errors import LabError
 from labkit.images.layout import Layout
+from labkit.images.oci import Manifest
+from labkit.images.reference import with_accounts
 
 if TYPE_CHECKING:
     from labkit.course.lab import Lab
@@ -16,9 +18,13 @@ AIMS = (
     "say what a pull puts on the disk, file by file, and prove that it is what the registry has",
     "tell a name from an image, and an image from its layers",
     "remove images, and predict what goes and what stays",
+    "push one to a registry that asks for an account",
     "find out what is wrong with an image that has come whole, and mend it",
 )
-NEEDS = ("root", "namespaces", "podman", "runc", "registry")
+NEEDS = ("root", "namespaces", "podman", "runc", "registry", "accounts")
+
+PUSHED, TAG = "podman/busybox", "1"
+CLAIMS = (("repository", PUSHED),)
 
 PROGRAM = "bin/busybox"
 """What every program of alpine is a link to."""
@@ -33,6 +39,19 @@ def names(lab: Lab) -> Verdict:
         return Verdict(passed=False, measured=f"no image is called {' or '.join(missing)}")
     one = len({image.id for image in found.values() if image}) == 1
     return Verdict(one, "both names are there", None if one else "they are names of two images")
+
+
+def pushed(lab: Lab) -> Verdict:
+    """Measure that the registry with accounts has the store's busybox under the name that was asked for."""
+    image = lab.storage().image("busybox")
+    if image is None:
+        return Verdict(passed=False, measured="the store has no busybox to compare it with")
+    registry = with_accounts()
+    if registry.head(PUSHED, TAG) is None:
+        return Verdict(passed=False, measured=f"the registry has no {PUSHED}:{TAG}")
+    config = Manifest.parse(registry.manifest(PUSHED, TAG)[1]).config.digest
+    same = config == f"sha256:{image.id}"
+    return Verdict(same, f"the registry has {PUSHED}:{TAG}", None if same else "its configuration is not that of busybox")
 
 
 def mended(lab: Lab) -> Verdict:
@@ -68,6 +87,8 @@ FORGET = "podman rmi --force {0}" + QUIET.rstrip("\n") + " || true\n"
 LAYER = "$(podman image inspect --format '{{.GraphDriver.Data.UpperDir}}' alpine)"
 BROKEN = FORGET.format("alpine") + PULL.format("alpine") + f"rm {LAYER}/{PROGRAM}\n"
 SAVE = "rm -rf shelf\npodman save --quiet --format {1} --output shelf {0}" + QUIET
+LOGIN = "podman login --username student --password-stdin $ACCOUNTS < $ACCOUNTS_PASSWORD" + QUIET
+PUSH = "podman push --quiet {0} $ACCOUNTS/{1}" + QUIET.rstrip("\n") + "{2}\n"
 NEAR = "podman tag {0} localhost/{1}\n"
 
 CHECKPOINTS = (
@@ -83,6 +104,25 @@ CHECKPOINTS = (
             "another image": NEAR.format("alpine", "mine:1"),
             "another tag": NEAR.format("busybox", "mine"),
             "renamed": NEAR.format("busybox", "mine:1") + "podman untag localhost/mine:1 docker.io/library/busybox:latest\n",
+        },
+    ),
+    Checkpoint(
+        "pushed",
+        task=f"the registry with accounts has the image busybox as {PUSHED}:{TAG}",
+        measure=pushed,
+        hints=(
+            "the registry's address is the beginning of the name to which an image is pushed",
+            "podman login --username student --password-stdin $ACCOUNTS < $ACCOUNTS_PASSWORD",
+            f"podman push busybox $ACCOUNTS/{PUSHED}:{TAG}",
+        ),
+        given=PULL.format("busybox") + PULL.format("alpine"),
+        solution=LOGIN + PUSH.format("busybox", f"{PUSHED}:{TAG}", ""),
+        undo=f"skopeo delete docker://$ACCOUNTS/{PUSHED}:{TAG}\n",
+        near_misses={
+            "without an account": PUSH.format("busybox", f"{PUSHED}:{TAG}", " || true"),
+            "another tag": LOGIN + PUSH.format("busybox", PUSHED, ""),
+            "another image": LOGIN + PUSH.format("alpine", f"{PUSHED}:{TAG}", ""),
+            "logged in alone": LOGIN,
         },
     ),
     Checkpoint(

@@ -62,7 +62,11 @@ def session(directory: Path) -> Path:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Return the variables by which podman uses the store of a directory."""
+    """Return the variables by which podman uses the store of a directory, and keeps there with which accounts one has logged in."""
+    return {**_configured(directory), "REGISTRY_AUTH_FILE": f"{directory}/auth.json"}
+
+
+def _configured(directory: Path) -> dict[str, str]:
     return {"CONTAINERS_CONF": f"{directory}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{directory}/storage.conf"}
 
 
@@ -128,6 +132,8 @@ def make(directory: Path) -> None:
             own = {"cgroups": '"no-conmon"  # conmon stays where podman was typed, and ends with the lab'}
             (directory / "containers.conf").write_text(configuration(directory, own, {"tmp_dir": f'"{run}/libpod"'}))
             (directory / "storage.conf").write_text(_STORAGE.format(graph=graph(directory), run=run / "run"))
+            (directory / "auth.json").touch(0o600)
+            (directory / "auth.json").write_text("{}\n")  # podman refuses one that is not there
             exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environment(directory).items()]
             (directory / "podman.env").write_text("".join(exports))
             if unified := _hidden():
@@ -147,6 +153,8 @@ def make_for(user: Account, directory: Path) -> None:
         run = trees.make_tree(session(own))
         run.chmod(0o700)
         os.chown(run, user.uid, user.gid)
+        (run / "auth.json").write_text("{}\n")
+        os.chown(run / "auth.json", user.uid, user.gid)
         (own / "containers.conf").write_text(configuration(directory))
         (own / "storage.conf").write_text(_STORAGE.format(graph=directory / "home/.local/share/containers/storage", run=run / "containers"))
 
@@ -154,7 +162,7 @@ def make_for(user: Account, directory: Path) -> None:
 def environment_of(user: Account, directory: Path) -> dict[str, str]:
     """Return the variables of a session of a user in a lab; XDG_RUNTIME_DIR is what a login would have given it."""
     own = directory / f"{user.name}.d"
-    return {"XDG_RUNTIME_DIR": str(session(own)), **environment(own)}
+    return {"XDG_RUNTIME_DIR": str(session(own)), **_configured(own), "REGISTRY_AUTH_FILE": f"{session(own)}/auth.json"}
 
 
 def _hidden() -> Path | None:
