@@ -310,7 +310,8 @@ def _cell(name: str, text: str) -> str:
 
 def xray_views(xrays: Sequence[Xray], only: Sequence[str] = ()) -> View:
     """Show one process in full, several side by side; of several, only some parts are shown one under the other."""
-    return stack(*(xray_view(each, only) for each in xrays)) if only or len(xrays) == 1 else xray_table(xrays)
+    shown = [xray_view(each, only) for each in xrays] if only or len(xrays) == 1 else [xray_table(xrays)]
+    return shown[0] if len(shown) == 1 else stack(*shown)
 
 
 def xray_page(xrays: Sequence[Xray]) -> str:
