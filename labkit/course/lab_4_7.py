@@ -6,11 +6,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from labkit.course.checkpoints import Checkpoint, Verdict, until
+from labkit.course.podman_containers import absent, not_of_student, of_root, of_student
 from labkit.host import account
 from labkit.kernel import namespaces
-from labkit.kernel.xray.containers import containers
 from labkit.kernel.xray.machine import Machine
-from labkit.runtimes.podman import Podman
 
 if TYPE_CHECKING:
     from labkit.course.lab import Lab
@@ -28,9 +27,9 @@ NEEDS = ("root", "namespaces", "userns", "podman", "runc", "crun", "registry")
 def tied(_: Lab) -> Verdict:
     """Measure that tied runs, that conmon watches over it, and that no client waits for it."""
     machine = Machine()
-    pid = _of_root("tied", machine)
+    pid = of_root("tied", machine)
     if pid is None:
-        return _absent("tied")
+        return absent("tied")
     clients = [each for each in machine.called("podman") if "tied" in each.argv]
     if clients:
         return Verdict(passed=False, measured="tied runs, and a client with it", cause=f"a podman waits for it, pid {clients[0].pid}")
@@ -42,9 +41,9 @@ def tied(_: Lab) -> Verdict:
 def orphan(_: Lab) -> Verdict:
     """Measure that the first process of orphan runs, and that its parent is no conmon."""
     machine = Machine()
-    pid = _of_root("orphan", machine)
+    pid = of_root("orphan", machine)
     if pid is None:
-        return _absent("orphan")
+        return absent("orphan")
     if _watched(pid, machine):
         return Verdict(passed=False, measured="orphan runs", cause="conmon watches over it")
     return Verdict(passed=True, measured="orphan runs, and no conmon watches over it")
@@ -52,9 +51,9 @@ def orphan(_: Lab) -> Verdict:
 
 def rootless(_: Lab) -> Verdict:
     """Measure that mine runs, and that root in it is the labs' user outside."""
-    pid = _of_student("mine", Machine())
+    pid = of_student("mine", Machine())
     if pid is None:
-        return _not_of_student("mine")
+        return not_of_student("mine")
     outside = next((outside for inside, outside, _ in namespaces.uid_map(pid) if inside == 0), None)
     if outside != account.find().uid:
         return Verdict(passed=False, measured="mine runs", cause="its root is one of the subordinate ids outside")
@@ -64,9 +63,9 @@ def rootless(_: Lab) -> Verdict:
 def other(_: Lab) -> Verdict:
     """Measure that other runs, and that its conmon was told to have it made by crun."""
     machine = Machine()
-    pid = _of_root("other", machine)
+    pid = of_root("other", machine)
     if pid is None:
-        return _absent("other")
+        return absent("other")
     monitor = next((each for each in machine.ancestors(pid) if each.comm == "conmon"), None)
     if monitor is None:
         return Verdict(passed=False, measured="other runs", cause="its conmon has ended, and nobody else was told who made it")
@@ -77,9 +76,9 @@ def other(_: Lab) -> Verdict:
 def alone(_: Lab) -> Verdict:
     """Measure that the first process of alone has the user id of the labs' user, inside as outside."""
     machine = Machine()
-    pid = _of_student("alone", machine)
+    pid = of_student("alone", machine)
     if pid is None:
-        return _not_of_student("alone")
+        return not_of_student("alone")
     student, outside = account.find().uid, machine.members[pid].uid
     if outside != student:
         return Verdict(passed=False, measured="alone runs", cause="its program is a subordinate id outside")
@@ -89,34 +88,8 @@ def alone(_: Lab) -> Verdict:
     return Verdict(passed=True, measured="alone runs, its program has the same user id inside and outside")
 
 
-def _of_root(name: str, machine: Machine) -> int | None:
-    """Return the first process of a container of root's, if the kernel has it: podman may think so of one that has ended."""
-    there = {each.pid for each in containers(machine)}
-    return next((each.pid for each in Podman().list() if each.name == name and each.pid in there), None)
-
-
-def _of_student(name: str, machine: Machine) -> int | None:
-    """Return the first process of a container over which a conmon of the labs' user watches."""
-    student = account.find().uid
-    for found in containers(machine):
-        parent = machine.members.get(machine.members[found.pid].ppid)
-        if found.is_called(name) and parent and parent.uid == student:
-            return found.pid
-    return None
-
-
 def _watched(pid: int, machine: Machine) -> bool:
     return any(each.comm == "conmon" for each in machine.ancestors(pid))
-
-
-def _absent(name: str) -> Verdict:
-    there = any(each.name == name for each in Podman().list())
-    cause = f"podman has {name}, the kernel has no process of it" if there else f"root's podman has no container {name}"
-    return Verdict(passed=False, measured=f"{name} does not run", cause=cause)
-
-
-def _not_of_student(name: str) -> Verdict:
-    return Verdict(passed=False, measured=f"{name} does not run", cause=f"no container {name} was started by {account.STUDENT}")
 
 
 STUDENT = "%%lab --user labkit-student\n"

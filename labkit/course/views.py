@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from labkit import show
 from labkit.course import pictures
 from labkit.course.following import Followed, following
-from labkit.course.images import Images
 from labkit.course.mechanisms import Place
+from labkit.course.stores import Stores
 from labkit.course.targets import HasPid, Target, cgroup_of, target
 from labkit.course.watching import runs
 from labkit.errors import LabError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from labkit.course.progress import Progress
 
 
-class Views(Images):
+class Views(Stores):
     """What a lab can show."""
 
     checkpoints: Checkpoints
@@ -127,7 +127,7 @@ class Views(Images):
 
         Args:
             things: a process of the lab or its name, a pid, the name or id of a container of any runtime.
-            only: parts of one X-ray: namespaces cgroups root mounts network users security processes traces.
+            only: parts alone, of each: namespaces cgroups root mounts network users security processes traces.
 
         Raises:
             LabError: nothing is called so, or it ended while it was read.

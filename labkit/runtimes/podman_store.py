@@ -48,6 +48,7 @@ exec unshare --mount sh -ec 'mount -t tmpfs none "$0"; exec crun "$@"' {unified}
 """
 
 _PATIENCE = 10.0
+_ID = 64
 
 
 def graph(directory: Path) -> Path:
@@ -61,7 +62,11 @@ def session(directory: Path) -> Path:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Return the variables by which podman uses the store of a directory."""
+    """Return the variables by which podman uses the store of a directory, and keeps there with which accounts one has logged in."""
+    return {**_configured(directory), "REGISTRY_AUTH_FILE": f"{directory}/auth.json"}
+
+
+def _configured(directory: Path) -> dict[str, str]:
     return {"CONTAINERS_CONF": f"{directory}/containers.conf", "CONTAINERS_STORAGE_CONF": f"{directory}/storage.conf"}
 
 
@@ -70,14 +75,17 @@ def ids(directory: Path) -> set[str]:
     return {found.parent.name for found in graph(directory).glob("*-containers/*/userdata")}
 
 
-def _ever(directory: Path) -> set[str]:
-    """Return every container of the store, and those that were: of one whose conmon was killed, podman lets the cgroups be."""
-    found = ids(directory)
+def _told(directory: Path, kind: str) -> set[str]:
+    """Return the containers or the pods of which the store's log of events tells, those that were among them.
+
+    Of a container whose conmon was killed, podman lets the cgroups be; of a pod, those of the hierarchies without a controller.
+    """
+    found = set()
     with suppress(OSError):
         for line in (session(directory) / "libpod/events/events.log").read_text().splitlines():
             with suppress(ValueError):  # its writer was killed in the middle of it
                 event = json.loads(line)
-                found |= {event["ID"]} if event.get("Type") == "container" else set()
+                found |= {event["ID"]} if event.get("Type") == kind else set()
     return found
 
 
@@ -124,6 +132,8 @@ def make(directory: Path) -> None:
             own = {"cgroups": '"no-conmon"  # conmon stays where podman was typed, and ends with the lab'}
             (directory / "containers.conf").write_text(configuration(directory, own, {"tmp_dir": f'"{run}/libpod"'}))
             (directory / "storage.conf").write_text(_STORAGE.format(graph=graph(directory), run=run / "run"))
+            (directory / "auth.json").touch(0o600)
+            (directory / "auth.json").write_text("{}\n")  # podman refuses one that is not there
             exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environment(directory).items()]
             (directory / "podman.env").write_text("".join(exports))
             if unified := _hidden():
@@ -143,6 +153,8 @@ def make_for(user: Account, directory: Path) -> None:
         run = trees.make_tree(session(own))
         run.chmod(0o700)
         os.chown(run, user.uid, user.gid)
+        (run / "auth.json").write_text("{}\n")
+        os.chown(run / "auth.json", user.uid, user.gid)
         (own / "containers.conf").write_text(configuration(directory))
         (own / "storage.conf").write_text(_STORAGE.format(graph=directory / "home/.local/share/containers/storage", run=run / "containers"))
 
@@ -150,7 +162,7 @@ def make_for(user: Account, directory: Path) -> None:
 def environment_of(user: Account, directory: Path) -> dict[str, str]:
     """Return the variables of a session of a user in a lab; XDG_RUNTIME_DIR is what a login would have given it."""
     own = directory / f"{user.name}.d"
-    return {"XDG_RUNTIME_DIR": str(session(own)), **environment(own)}
+    return {"XDG_RUNTIME_DIR": str(session(own)), **_configured(own), "REGISTRY_AUTH_FILE": f"{session(own)}/auth.json"}
 
 
 def _hidden() -> Path | None:
@@ -162,7 +174,21 @@ def _hidden() -> Path | None:
 def _beside() -> Iterator[Path]:
     """Yield all that podman makes outside of the store and keeps, each before the directory that it is in."""
     yield from map(Path, _OUTSIDE)
+    yield from _parents()
+
+
+def _parents() -> Iterator[Path]:
     yield from (hierarchy.path / _PARENT for hierarchy in hierarchies().mounted)
+
+
+def _pods(directory: Path) -> Iterator[Path]:
+    """Yield the cgroups of the store's pods, which are called by their ids: its log has told of those, or its database has them in it."""
+    told = _told(directory, "pod")
+    kept = [file.read_bytes() for name in ("libpod/bolt_state.db", "db.sql*") for file in graph(directory).glob(name)]
+    for parent in _parents():
+        for place in parent.glob("[0-9a-f]*"):
+            if len(place.name) == _ID and (place.name in told or any(place.name.encode() in each for each in kept)):
+                yield place
 
 
 @ledger.undoes(_KIND, survives_reboot=True)
@@ -174,13 +200,16 @@ def _undo(entry: ledger.Entry) -> None:
     directory = Path(entry.key["directory"])
     for process in _working_for(directory):
         ending.end([], root=process)
-    for identifier in _ever(directory):
-        places = [hierarchy.path / _PARENT / f"libpod-{identifier}" for hierarchy in hierarchies().mounted]
+    pods = list(_pods(directory))
+    for identifier in ids(directory) | _told(directory, "container"):
+        places = [parent / f"libpod-{identifier}" for parent in (*_parents(), *pods)]
         members.kill([place for place in places if place.is_dir()], _PATIENCE)
         for place in places:
             members.end(place, _PATIENCE)
         for runtime in LOW_LEVEL:
             shutil.rmtree(f"/run/{runtime}/{identifier}", ignore_errors=True)
+    for pod in pods:
+        members.end(pod, _PATIENCE)
     for place in map(Path, entry.identity.get("absent", ())):
         with suppress(OSError):  # not empty: somebody else has come
             place.rmdir() if place.is_dir() else place.unlink()

@@ -9,7 +9,7 @@ from labkit.kernel.xray.records import Cgroups, Member, Network, NotRead, Securi
 from labkit.show import markup, xray_svg
 from labkit.show import xray_words as words
 from labkit.show.text import WIDTH, columns, count, cut, indent, joined, short_ids, wrap
-from labkit.show.view import View
+from labkit.show.view import View, stack
 
 MOST_MOUNTS = 40
 MOST_MEMBERS = 30
@@ -309,8 +309,9 @@ def _cell(name: str, text: str) -> str:
 
 
 def xray_views(xrays: Sequence[Xray], only: Sequence[str] = ()) -> View:
-    """Show one process in full, several side by side."""
-    return xray_view(xrays[0], only) if len(xrays) == 1 else xray_table(xrays)
+    """Show one process in full, several side by side; of several, only some parts are shown one under the other."""
+    shown = [xray_view(each, only) for each in xrays] if only or len(xrays) == 1 else [xray_table(xrays)]
+    return shown[0] if len(shown) == 1 else stack(*shown)
 
 
 def xray_page(xrays: Sequence[Xray]) -> str:

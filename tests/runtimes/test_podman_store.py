@@ -40,9 +40,10 @@ class Typed:
         assert running.returncode == 0, words
         return said
 
-    def run(self, root: Path, *options: str) -> tuple[ending.Known, ending.Known, str]:
+    def run(self, root: Path, *options: str, pod: str = "") -> tuple[ending.Known, ending.Known, str]:
         """Start a container called web, and return its first process, its conmon and its id."""
-        self.podman(*options, "run", "--detach", "--name", "web", "--rootfs", str(root), "sleep", "300")
+        where = ["--pod", pod] if pod else []
+        self.podman(*options, "run", "--detach", *where, "--name", "web", "--rootfs", str(root), "sleep", "300")
         pid, conmon, identifier = self.podman("inspect", "--format", STATE, "web").split()
         first, monitor = ending.known(int(pid)), ending.known(int(conmon))
         assert first
@@ -93,6 +94,29 @@ def test_the_cgroups_of_a_container_that_podman_has_forgotten_go_too(store: Type
     assert podman_store.ids(store.directory) == set()
     ledger.undo(store.owner)
     assert kept_of(identifier) == []
+
+
+@pytest.mark.parametrize("end", ["its container runs", "its container is forgotten", "it never had one", "podman has removed it"])
+def test_a_pod_goes_with_its_store_and_that_of_another_one_stays(store: Typed, root: Root, end: str):
+    other = Typed("other")
+    try:
+        stays = other.podman("pod", "create", "--name", "both").strip()
+        goes = store.podman("pod", "create", "--name", "both").strip()
+        assert kept_of(goes)
+        if end.startswith("its"):
+            _, monitor, identifier = store.run(root(find("podman")), pod="both")
+            assert any(goes in place.parts for place in kept_of(identifier))
+        if end == "its container is forgotten":
+            os.kill(monitor.pid, signal.SIGKILL)
+            store.podman("rm", "--force", "web")
+        if end == "podman has removed it":
+            store.podman("pod", "rm", "--force", "both")
+        ledger.undo(store.owner)
+        assert kept_of(goes) == left(store) == []
+        assert kept_of(stays)
+    finally:
+        ledger.undo("other")
+    assert kept_of(stays) == []
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.05, 0.08, 0.12, 0.2])

@@ -146,6 +146,17 @@ def test_a_namespace_of_an_unrelated_process_is_noise():
     assert not diff(processes(), replace(processes(), namespaces=(NamespaceState("uts", 9, (50,)),)))
 
 
+@pytest.mark.parametrize(("then", "path", "seen"), [((70,), None, True), ((50, 70), None, False), ((70,), "/run/uts", False)])
+def test_a_number_that_the_kernel_gives_to_another_namespace_is_two_namespaces(then, path, seen):
+    """The former one has ended with the last process in it; one that still lives there, or a file, has kept it."""
+    inside = replace(CLOCK, namespaces={**HOST, "uts": 9})
+    before = replace(processes(inside), namespaces=(NamespaceState("uts", 9, then, path=path),))
+    new = replace(inside, pid=80, start=800)
+    after = replace(processes(new), namespaces=(NamespaceState("uts", 9, tuple({*then, 80} - {70}), path=path),))
+    shown = [one.name for one in (*diff(before, after).appeared, *diff(before, after).went) if one.kind == "namespace"]
+    assert shown == (["uts of clock", "uts of clock"] if seen else [])
+
+
 def test_a_namespace_that_a_file_keeps_is_shown_by_that_file():
     assert the_one(diff(Snapshot(), Snapshot(namespaces=(NamespaceState("uts", 9, path="/run/uts"),)))) == Change(
         "namespace", "uts at /run/uts", "", None, "uts:[9]"
@@ -383,6 +394,21 @@ def test_a_mount_is_shown_by_its_directory():
 
 def test_a_second_mount_on_the_same_directory_is_shown():
     assert the_one(diff(Snapshot(mounts=(TMPFS,)), Snapshot(mounts=(TMPFS, replace(TMPFS, id=41, device="0:41"))))).name == "/mnt"
+
+
+def test_an_overlay_that_is_mounted_once_more_is_the_same_one():
+    first = replace(TMPFS, fstype="overlay", source="overlay", super_options=("rw", "upperdir=/a", "uuid=on"))
+    assert not diff(Snapshot(mounts=(first,)), Snapshot(mounts=(replace(first, device="0:52", super_options=("rw", "upperdir=/a")),)))
+    other = replace(first, super_options=("rw", "upperdir=/b"))
+    assert the_one(diff(Snapshot(mounts=(first,)), Snapshot(mounts=(other,)))).attribute == "super_options"
+
+
+def test_who_clears_away_after_a_container_is_noise():
+    conmon = replace(CLOCK, pid=60, comm="conmon", argv=("conmon",), name="")
+    podman = replace(CLOCK, pid=61, ppid=60, comm="podman", argv=("/usr/bin/podman", "container", "cleanup", "1234"), name="")
+    assert not diff(processes(conmon), processes(conmon, podman))
+    asked = replace(podman, argv=("podman", "ps"))
+    assert the_one(diff(processes(conmon), processes(conmon, asked))).name == "podman"
 
 
 def test_another_mount_in_the_place_of_the_first_is_one_that_went_and_one_that_appeared():

@@ -141,12 +141,14 @@ def _shown_mounts(snapshot: Snapshot) -> dict[tuple[str, int], MountState]:
     return shown
 
 
-def _what_is_mounted(mount: MountState) -> tuple[str, str, str]:
-    return mount.fstype, mount.device, mount.root
+def _what_is_mounted(mount: MountState) -> tuple[str, str, str, str]:
+    device = "" if mount.device.startswith(noise.ANONYMOUS) else mount.device
+    return mount.fstype, device, mount.root, mount.source
 
 
 def _mount_values(mount: MountState) -> dict[str, str]:
-    return {"options": ",".join(mount.options), "super_options": ",".join(mount.super_options), "propagation": mount.propagation}
+    told = (option for option in mount.super_options if option not in noise.MOUNTED_FIRST)
+    return {"options": ",".join(mount.options), "super_options": ",".join(told), "propagation": mount.propagation}
 
 
 def _describe_mount(mount: MountState) -> str:

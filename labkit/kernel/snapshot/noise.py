@@ -25,6 +25,9 @@ MONITORS = frozenset(("unshare", "systemd-nspawn", "lxc-start"))
 SHIMS = frozenset(("containerd-shim", "conmon"))
 """Who watches over a container of an engine. Its child is the container's first process, or what was executed in it: that is shown."""
 
+CLEANER = ("podman", "cleanup")
+"""Whom conmon calls once what it watched over has ended, by its comm and a word of its command line: it comes and goes at its own time."""
+
 BY_HAND = re.compile(r"/lab(?:-[^/]+)?/runc(?:/[^./][^/]*)?$")
 """Where runc keeps what a person starts with it in a lab: as many as the machine has hierarchies, so their coming and going is left out,
 and told by the processes in them; a value changed in them is shown."""
@@ -80,6 +83,12 @@ CGROUP_DEFAULTS = {
 }  # fmt: skip
 """What a new cgroup says of itself when nobody has set anything: of a cgroup that appeared, only other values are shown."""
 
+MOUNTED_FIRST = frozenset(("uuid=on",))
+"""What overlayfs says of a directory that it has not mounted before (uuid=auto), and not the next time."""
+
+ANONYMOUS = "0:"
+"""How the device of what lies on none begins: the kernel gives such a number again and again."""
+
 NETNS = re.compile(r"^(?:/var)?/run/netns(?:/|$)")
 """Where ip-netns(8) keeps namespaces by their names."""
 
@@ -119,9 +128,14 @@ ENDED = frozenset("ZX")
 """A process in these states has ended: it only waits for its parent to read its status."""
 
 
+def cleans_up(process: ProcessState) -> bool:
+    """Return whether a process clears away after a container that has ended."""
+    return process.comm == CLEANER[0] and CLEANER[1] in process.argv
+
+
 def is_lab_process(process: ProcessState) -> bool:
     """Return whether a living process is one of a lab's, by its cgroups."""
-    if process.state in ENDED or any(HOUSEKEEPING_PROCESS.search(word) for word in process.argv[:5]):
+    if process.state in ENDED or cleans_up(process) or any(HOUSEKEEPING_PROCESS.search(word) for word in process.argv[:5]):
         return False
     return bool(process.name) or any(LAB_CGROUP.search(path) for path in process.cgroups.values())
 

@@ -32,7 +32,7 @@ class Systems:
         shims = {pid for pid, each in processes.items() if each.comm in noise.SHIMS}
         kept = {pid for pid, each in processes.items() if any(map(noise.KEPT_BY_AN_ENGINE.search, each.cgroups.values()))}
         orphans = {pid for pid in kept if processes[pid].ppid not in kept and processes[pid].state not in noise.ENDED}
-        watched = {pid for pid, each in processes.items() if each.ppid in shims}
+        watched = {pid for pid, each in processes.items() if each.ppid in shims and not noise.cleans_up(each)}
         self.engines = frozenset(pid for pid in watched | orphans if processes[pid].comm not in noise.SHIMS)
         ours |= {pid: processes[pid] for pid in self.engines}
         names = {pid: name for pid, each in processes.items() if self._is_init(each) and (name := self._name(each, ours))}
