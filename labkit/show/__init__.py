@@ -3,6 +3,7 @@
 from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
 from labkit.show.comparison import comparison_json, comparison_page, comparison_view
+from labkit.show.layers import changes_view, layers_view, settings_view
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
@@ -19,11 +20,13 @@ __all__ = [
     "View",
     "cell_report",
     "cgroup_tree",
+    "changes_view",
     "comparison_json",
     "comparison_page",
     "comparison_view",
     "difference",
     "finding",
+    "layers_view",
     "namespace_table",
     "network_picture",
     "notice",
@@ -31,6 +34,7 @@ __all__ = [
     "parts_view",
     "process_table",
     "sequence",
+    "settings_view",
     "stack",
     "table",
     "to_json",
