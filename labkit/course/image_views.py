@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from labkit import show
+from labkit.course import examples
 from labkit.course.targets import Target
 from labkit.course.views import Views
 from labkit.images import saved
@@ -23,6 +25,19 @@ Image = str | Path
 
 class ImageViews(Views):
     """What a lab can show of images."""
+
+    module: ModuleType
+
+    def example(self, name: str) -> View:
+        """Write the files of an example of this lab below its directory, those that are not there yet, and show them as they are.
+
+        Shell: cat $LAB/NAME/*
+
+        Raises:
+            LabError: the lab has none of this name.
+        """
+        self.must_be_open()
+        return examples.give(self.directory, examples.find(getattr(self.module, "EXAMPLES", {}), name))
 
     def image(self, image: Image) -> Saved:
         """Read an image: how it is run, and its history with the layers.
