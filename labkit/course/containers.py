@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from labkit import runtimes, show, trace
 from labkit.course.mechanisms import Mechanisms, Place
@@ -24,6 +25,7 @@ from labkit.show import View
 from labkit.show.text import short_ids
 
 LOGIN = r"login: $"
+_PROMPT = 60.0  # seconds that an engine may take to the first prompt of a container
 _BOOT = 180.0  # seconds that a system may take to its login prompt: in a virtual machine without KVM it takes one
 
 
@@ -183,6 +185,26 @@ class Containers(Mechanisms):
         self.terminals[machine] = terminal
         self.started[machine] = terminal.process
         return terminal
+
+    def visit(self, command: str, *lines: str, name: str = "visit", **options: Any) -> None:
+        """Hold an interactive session from its first prompt to its end, as by hand: each line is typed when the prompt is there.
+
+        Shell: COMMAND
+
+        Args:
+            command: what runs on the pseudo-terminal, such as "docker container run -it --rm alpine sh".
+            lines: what is typed; the last one ends it.
+            name: how lab and shell lines call it.
+            options: of `terminal`.
+
+        Raises:
+            LabError: no prompt came in time, or it did not end.
+        """
+        *typed, last = lines or ("exit",)
+        with self.terminal(command, name, **{"patience": _PROMPT, **options}) as terminal:
+            for line in typed:
+                terminal.run(line)
+            terminal.leave(last)
 
     def doctor(self, *checks: str) -> View:
         """Measure again what `labkit doctor` measures, with cause and remedy where it is not as it should be.

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import termios
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ SHELLS = ("bash", "sh", "dash", "ash", "busybox")
 PROMPT = "lab# "
 ANY_PROMPT = r"[#$] (?:\x1b\[[0-9;?]*[A-Za-z])*$"
 """What shells print when they wait for a line, unless somebody has told them what to print; some ask then where the cursor is."""
+INSIST = ("docker", "podman", "runc")
+"""Programs that run nothing interactive where there is no terminal: where what they are told comes from a pipe, script(1) makes one."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>()][A-Z0-9]?)")
 
 
@@ -54,6 +57,7 @@ class Terminal:
         prompt: str | None = None,
         patience: float = 10,
         typed: str = "",
+        wake: str = "",
         **options: Any,
     ) -> Terminal:
         """Start `command` on a new pseudo-terminal and wait at most `patience` seconds until it asks for a line.
@@ -65,20 +69,26 @@ class Terminal:
             prompt: regular expression of what it prints when it waits for a line; None for a shell's.
             patience: seconds.
             typed: how a person types the command, where `options` do a part of it.
+            wake: keys to press first, where what is there already waits in silence: "^M" for a shell that somebody left.
             options: of `kernel.processes.start`.
         """
         argv = shlex.split(command)
         environment = {**place.environment(), "PS1": PROMPT, "HISTFILE": ""}
         if os.path.basename(argv[0]) == "bash" and len(argv) == 1:
             argv = ["bash", "--norc", "--noprofile", "--noediting", "-i"]
-        line = f"exec {{{name}_in}}> >(exec {typed or shlex.join(argv)} > $LAB/{name}.log 2>&1); {name}=$!"
+        line = f"exec {{{name}_in}}> >({_typed(argv, typed, options.get('cwd'), place)} > $LAB/{name}.log 2>&1); {name}=$!"
         if "pid" in options.get("new", ()):  # unshare(1) stays outside
             line += f"; until {name}=$(pgrep -P $!); do sleep 0.1; done"
+        if os.path.basename(argv[0]) in INSIST:  # what is typed before the prompt may be taken by nobody
+            press = f"; {_pressed(wake, name)}" if wake else ""
+            line = f": > $LAB/{name}.log; {line}{press}; until grep -q '[]#$] ' $LAB/{name}.log; do sleep 0.1; done"
         options = {"cwd": place.directory, "env": environment, **options}
         process = processes.start(argv, name=name, tty=True, shell_line=line, **options)
         if process.master is None:
             raise LabError(f"{name} has no pseudo-terminal")
         terminal = cls(process, process.master, re.escape(PROMPT) if prompt is None else prompt)
+        if wake:
+            terminal.press(wake)
         if prompt is None and os.path.basename(argv[0]) != "bash":
             terminal.expect(ANY_PROMPT, patience)  # what is typed before that may be thrown away
             terminal.send(f"PS1='{PROMPT[:2]}''{PROMPT[2:]}'")  # in two parts, so that its echo is not taken for the prompt
@@ -123,7 +133,7 @@ class Terminal:
     def press(self, keys: str) -> None:
         """Press keys without Enter; "^C" stands for Ctrl-C."""
         self._must_be_alive()
-        self._child.send(re.sub(r"\^([@-_])", lambda match: chr(ord(match.group(1)) - 64), keys))
+        self._child.send(_characters(keys))
 
     def expect(self, pattern: str, timeout: float = 10) -> str:
         """Wait until the session prints something that matches, and return what it printed before that.
@@ -183,8 +193,28 @@ class Terminal:
         """
         self.detached = True
         if keys:
+            trace.record(f"{_pressed(keys, self.name)}; {self._gone()}")
             self.press(keys)
             self.process.wait(timeout=10)
+
+    def leave(self, line: str = "exit", timeout: float = 30) -> None:
+        """Type the line by which the session ends, and wait until it has.
+
+        Args:
+            line: what to type.
+            timeout: seconds.
+
+        Raises:
+            LabError: it did not end in time.
+        """
+        trace.record(f"echo {shlex.quote(line)} >&${self.name}_in; {self._gone()}")
+        self.send(line)
+        self.process.wait(timeout)
+        self.detached = True
+        say(f"{PROMPT}{line}\n" if self.prompt == re.escape(PROMPT) else f"{line}\n")
+
+    def _gone(self) -> str:
+        return f"wait ${self.name} || true; exec {{{self.name}_in}}>&-"
 
     def close(self) -> None:
         """End the session and what runs in it."""
@@ -204,6 +234,24 @@ class Terminal:
     def _must_be_alive(self) -> None:
         if not self.alive:
             raise LabError(f"the session {self.process.name} has ended", cause=f"exit status {self.process.status}")
+
+
+def _typed(argv: list[str], typed: str, cwd: Path | str | None, place: Workplace) -> str:
+    """Return how a person types the command, the directory in which it starts included."""
+    there = f"cd {shlex.quote(os.path.relpath(cwd, place.directory))}; " if cwd else ""
+    if os.path.basename(argv[0]) in INSIST:
+        return f"exec script -qec {shlex.quote(there + shlex.join(['exec', *argv]))} /dev/null"
+    return f"{there}exec {typed or shlex.join(argv)}"
+
+
+def _characters(keys: str) -> str:
+    return re.sub(r"\^([@-_])", lambda match: chr(ord(match.group(1)) - 64), keys)
+
+
+def _pressed(keys: str, name: str) -> str:
+    """Return the line that presses keys."""
+    octal = "".join(f"\\{ord(one):03o}" if not one.isprintable() else one for one in _characters(keys))
+    return f"printf {shlex.quote(octal)} >&${name}_in"
 
 
 def _without_echo(master: int) -> None:
