@@ -8,8 +8,9 @@ from typing import Protocol
 
 from labkit import runtimes
 from labkit.errors import LabError
+from labkit.kernel.cgroups import Cgroup, subtree
 from labkit.kernel.xray.containers import Found, containers
-from labkit.kernel.xray.machine import Machine
+from labkit.kernel.xray.machine import Machine, read
 from labkit.show import View, table
 
 
@@ -52,6 +53,23 @@ def target(thing: Target, started: Mapping[str, HasPid], machine: Machine) -> tu
     if thing in started:
         return thing, started[thing].pid
     return thing, _container(thing, machine)
+
+
+def cgroup_of(pid: int) -> Cgroup:
+    """Return the cgroup of the open lab that a process is in, in every hierarchy that has it.
+
+    Raises:
+        LabError: it is in none of the lab's, or has ended.
+    """
+    home = f"/{subtree()}/"
+    try:
+        paths = [line.split(":", 2)[2] for line in read(f"/proc/{pid}/cgroup").splitlines()]
+    except OSError:
+        raise LabError(f"there is no process {pid}") from None
+    found = next((path.removeprefix(home) for path in paths if path.startswith(home)), None)
+    if found is None:
+        raise LabError(f"process {pid} is in no cgroup of the lab's", cause=f"it is in {', '.join(dict.fromkeys(paths))}")
+    return Cgroup.find(found)
 
 
 def _container(name: str, machine: Machine) -> int:

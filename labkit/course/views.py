@@ -14,9 +14,11 @@ from labkit.course import pictures
 from labkit.course.containers import Containers
 from labkit.course.following import Followed, following
 from labkit.course.mechanisms import Place
-from labkit.course.targets import HasPid, Target, target
+from labkit.course.targets import HasPid, Target, cgroup_of, target
+from labkit.course.watching import runs
 from labkit.errors import LabError
 from labkit.kernel import cgroups, namespaces, network, roots, xray
+from labkit.kernel.cgroups import Cgroup
 from labkit.kernel.overlay import Overlay
 from labkit.kernel.snapshot import noise
 from labkit.kernel.state import ProcessState
@@ -213,6 +215,42 @@ class Views(Containers):
         with suppress(KeyError):
             return pwd.getpwuid(member.uid).pw_name
         return str(member.uid)
+
+    def pid(self, thing: Target) -> int:
+        """Return the first process of a container, as the machine numbers it.
+
+        Shell: docker container inspect --format '{{.State.Pid}}' NAME
+
+        Args:
+            thing: as for `xray`.
+
+        Raises:
+            LabError: nothing is called so, or it does not run.
+        """
+        return self._read(thing)[2]
+
+    def runs(self, thing: Target, instead_of: int = 0, timeout: float = 20.0) -> bool:
+        """Tell whether a container's first process is there.
+
+        Args:
+            thing: as for `xray`.
+            instead_of: an earlier first process: wait for another one.
+            timeout: seconds to wait at most; without an earlier one nothing is waited for.
+        """
+        return runs(lambda: self.pid(thing), instead_of, timeout)
+
+    def cgroup_of(self, thing: Target) -> Cgroup:
+        """Return the lab's cgroup that a container's first process is in: its keys are those of v2, whatever this machine has.
+
+        Shell: cat /proc/PID/cgroup
+
+        Args:
+            thing: as for `xray`.
+
+        Raises:
+            LabError: nothing is called so, it has ended, or it is in no cgroup of the lab's.
+        """
+        return cgroup_of(self.pid(thing))
 
     def processes_in(self, root: Place) -> tuple[int, ...]:
         """Return the processes whose root directory this is, by chroot(2) or by pivot_root(2); the eldest first.

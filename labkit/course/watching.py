@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
@@ -125,6 +126,24 @@ def cpu_share(process: Process, seconds: float) -> float:
     after = running.cpu_times()
     used = after.user + after.system - before.user - before.system
     return float(round(used / (time.monotonic() - begin), 1))
+
+
+def runs(first: Callable[[], int], instead_of: int, timeout: float) -> bool:
+    """Tell whether there is a first process, other than an earlier one.
+
+    Args:
+        first: returns its pid, or raises LabError where there is none.
+        instead_of: the earlier one, which is waited out; 0 where none is.
+        timeout: seconds to wait at most.
+    """
+    deadline = time.monotonic() + (timeout if instead_of else 0)
+    while True:
+        with suppress(LabError):
+            if first() not in (0, instead_of):
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        _wait(_LOOK_SECONDS)
 
 
 _LOOK_SECONDS = 0.02
