@@ -39,6 +39,7 @@ CGROUPS = re.compile(
     r"|/lxc\.(?:payload|monitor)\.|/lxc\.pivot(?:/|$)|/lab(?:-[^/]+)?/lxc(?:-unprivileged)?\."  # where LXC keeps a container: in its X-ray
     r"|^/docker(?:/[0-9a-f]{64})?$|/kubepods(?:/|$)|^/libpod_parent(?:/|$)"  # and where the engines keep theirs
     r"|/(?:docker|libpod|crio|cri-containerd)-[0-9a-f]{64}(?:/|$)|/lab(?:-[^/]+)?/containerd\."
+    r"|/lab(?:-[^/]+)?/docker(?:/|$)"  # also those of a lab's own daemon
     r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
 )
 """Cgroups that are left out altogether, by their path."""
