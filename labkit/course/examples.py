@@ -25,7 +25,7 @@ def script(files: Files) -> str:
 
 
 def give(directory: Path, files: Files) -> View:
-    """Write the files that are not there yet, and show what they hold now.
+    """Write the files that are not there yet, and return what they hold now.
 
     Args:
         directory: of the lab.

@@ -10,6 +10,7 @@ from types import ModuleType
 
 from labkit import show
 from labkit.course import examples
+from labkit.course.presenting import present
 from labkit.course.targets import Target
 from labkit.course.views import Views
 from labkit.images import saved
@@ -28,7 +29,7 @@ class ImageViews(Views):
 
     module: ModuleType
 
-    def example(self, name: str) -> View:
+    def example(self, name: str) -> None:
         """Write the files of an example of this lab below its directory, those that are not there yet, and show them as they are.
 
         Shell: cat $LAB/NAME/*
@@ -37,7 +38,7 @@ class ImageViews(Views):
             LabError: the lab has none of this name.
         """
         self.must_be_open()
-        return examples.give(self.directory, examples.find(getattr(self.module, "EXAMPLES", {}), name))
+        present(examples.give(self.directory, examples.find(getattr(self.module, "EXAMPLES", {}), name)))
 
     def image(self, image: Image) -> Saved:
         """Read an image: how it is run, and its history with the layers.

@@ -44,6 +44,13 @@ ENTRYPOINT ["/bin/ash", "-c"]
 CMD ["trap 'echo USR1 came; exit' USR1; while :; do sleep 0.1; done"]
 """
     },
+    "one": {
+        "one/Dockerfile": """\
+FROM scratch
+COPY --from=busybox /bin/busybox /busybox
+CMD ["/busybox", "echo", "one file"]
+"""
+    },
     "slow": {
         "slow/Dockerfile": """\
 FROM alpine
