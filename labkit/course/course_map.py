@@ -55,7 +55,7 @@ LABS = (
     CourseLab("6.2", "The life of a container with Docker", "operations"),
     CourseLab("6.3", "The life of a pod with rkt", "operations"),
     CourseLab("6.4", "The life of a container with Podman", "operations"),
-    CourseLab("7.1", "An image from a running container", "building"),
+    CourseLab("7.1", "An image from a running container", "building", "building/7.1-commit.ipynb"),
     CourseLab("7.2", "An image from a Dockerfile", "building", "building/7.2-dockerfile.ipynb"),
     CourseLab("8.1", "Networks of Docker", "networking"),
     CourseLab("8.2", "Networks of rkt", "networking"),
