@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from labkit import show, trace
+from labkit import show
 from labkit.errors import LabError
 from labkit.show import View
 
 Files = Mapping[str, str]
-"""Path below the lab's directory to text; a path without a dot in its name that begins with `#!` is made executable."""
+"""Path below the lab's directory to text; a text that begins with `#!` is made executable."""
 
 
 def script(files: Files) -> str:
@@ -31,15 +31,13 @@ def give(directory: Path, files: Files) -> View:
         directory: of the lab.
         files: what it gives.
     """
-    missing = {path: text for path, text in files.items() if not (directory / path).exists()}
-    for path, text in missing.items():
+    for path, text in files.items():
         place = directory / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
-        place.chmod(0o755 if text.startswith("#!") else 0o644)
-    if missing:
-        trace.record(f"cd {shlex.quote(str(directory))}\n{script(missing)}cd - > /dev/null")
-    return show.stack(*(_shown(directory, path) for path in files))
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+            place.chmod(0o755 if text.startswith("#!") else 0o644)
+    return show.stack(*(show.file_view(f"$LAB/{path}", (directory / path).read_text()) for path in files))
 
 
 def find(examples: Mapping[str, Files], name: str) -> Files:
@@ -51,8 +49,3 @@ def find(examples: Mapping[str, Files], name: str) -> Files:
     if name not in examples:
         raise LabError(f"this lab has no example {name!r}", remedy=f"it has {', '.join(examples) or 'none'}")
     return examples[name]
-
-
-def _shown(directory: Path, path: str) -> View:
-    lines = (directory / path).read_text().rstrip("\n").split("\n")
-    return show.notice("file", f"$LAB/{path}", [f"  {line}" for line in lines])

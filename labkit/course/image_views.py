@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from labkit import show
+from labkit import show, trace
 from labkit.course import examples
 from labkit.course.presenting import present
 from labkit.course.targets import Target
@@ -32,13 +33,14 @@ class ImageViews(Views):
     def example(self, name: str) -> None:
         """Write the files of an example of this lab below its directory, those that are not there yet, and show them as they are.
 
-        Shell: cat $LAB/NAME/*
+        Shell: labkit example LAB NAME
 
         Raises:
             LabError: the lab has none of this name.
         """
         self.must_be_open()
         present(examples.give(self.directory, examples.find(getattr(self.module, "EXAMPLES", {}), name)))
+        trace.record(shlex.join(["labkit", "example", self.id, name]))
 
     def image(self, image: Image) -> Saved:
         """Read an image: how it is run, and its history with the layers.
@@ -58,23 +60,28 @@ class ImageViews(Views):
 
         Args:
             image: what to show.
-            known: other images; a layer that one of them has, too, says so.
+            known: other images: what is theirs from the beginning on is told in one line, and each layer that one of them has says so.
 
         Raises:
             LabError: there is none.
         """
-        others = {self._called(one): [step.diff_id for step in self.image(one).layers] for one in known}
+        others = {self._called(one): self.image(one) for one in known}
         return show.layers_view(self._called(image), self.image(image), others)
 
-    def settings(self, image: Image) -> View:
+    def settings(self, image: Image, below: Image | None = None) -> View:
         """Tabulate what an image says about how a container of it is run.
 
         Shell: docker image save NAME | tar -x; cat CONFIG
 
+        Args:
+            image: what to show.
+            below: another image: what it says alike is left out.
+
         Raises:
             LabError: there is none.
         """
-        return show.settings_view(self._called(image), self.image(image).settings)
+        base = self.image(below).settings if below else {}
+        return show.settings_view(self._called(image), self.image(image).settings, base)
 
     def in_image(self, image: Image, path: str) -> bytes | None:
         """Return what a file of an image holds; None where it has none of this path.

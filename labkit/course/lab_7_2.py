@@ -30,7 +30,7 @@ ARG NO=v1
 LABEL version="1.0" stage="dev"
 ENV WEB=192.168.2.3
 SHELL ["/bin/ash", "-ec"]
-RUN echo $NO > /no
+RUN echo $NO > /no; mkdir /data
 WORKDIR /code
 COPY hello.tar /copied/
 ADD hello.tar /added/

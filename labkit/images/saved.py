@@ -170,7 +170,7 @@ def _hidden(path: str, whiteouts: set[str], opaque: set[str]) -> bool:
 
 
 def _facts(member: tarfile.TarInfo) -> Facts:
-    return member.mode, member.uid, member.gid, member.type
+    return member.mode & 0o7777, member.uid, member.gid, member.type  # Docker 20 writes the kind into the mode, too
 
 
 def file(place: Path, path: str) -> bytes | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from labkit.errors import CommandError, LabError, UnsupportedError
 
 PACKAGES = {
+    "buildah": "buildah",
     "bwrap": "bubblewrap",
     "cgexec": "cgroup-tools",
     "crun": "crun",
@@ -20,6 +21,7 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "docker": "docker.io",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "fuse-overlayfs": "fuse-overlayfs",
     "fusermount": "fuse3",
     "fusermount3": "fuse3",

@@ -3,7 +3,7 @@
 from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
 from labkit.show.comparison import comparison_json, comparison_page, comparison_view
-from labkit.show.layers import changes_view, layers_view, settings_view
+from labkit.show.layers import changes_view, file_view, layers_view, settings_view
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
@@ -25,6 +25,7 @@ __all__ = [
     "comparison_page",
     "comparison_view",
     "difference",
+    "file_view",
     "finding",
     "layers_view",
     "namespace_table",

@@ -114,21 +114,42 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
 
 def test_the_view_names_the_instruction_the_size_and_the_paths(tmp_path: Path) -> None:
     image = saved.read(docker_20(tmp_path))
-    view = show.layers_view("a:b", image, {"b:c": [image.layers[0].diff_id]})
-    assert view.text.splitlines()[:8] == [
+    other = saved.Saved({"Cmd": ["sh"]}, (*image.steps[:2], saved.Step("RUN other", "sha256:other"), image.steps[3]))
+    view = show.layers_view("a:b", image, {"b:c": other})
+    assert view.text.splitlines() == [
         "a:b: 5 instructions, 4 layers",
-        "layer 1   base",
-        "          6 B, the same layer as in b:c",
-        "          + d d/one d/sub d/sub/two etc etc/gone etc/motd",
-        '  -       CMD ["sh"]',
-        "          settings alone",
+        "=         2 instructions, 1 layer, those of b:c",
         "layer 2   RUN change",
         "          10 B, a new layer",
+        "          + new",
+        "          ~ etc/motd",
+        "          - etc/gone",
+        "layer 3   RUN opaque",
+        "          1 B, the same layer as in b:c",
+        "          ~ d/one",
+        "          - d/sub",
+        "layer 4   RUN rm -r d",
+        "          0 B, a new layer",
+        "          - d",
     ]
+    assert show.layers_view("a:b", image).text.splitlines()[1:5] == [
+        "layer 1   base",
+        "          6 B",
+        "          + d d/one d/sub d/sub/two etc etc/gone etc/motd",
+        '-         CMD ["sh"]',
+    ]
+    assert show.layers_view("a:b", image, {"a:c": image}).text.splitlines()[1:] == ["=         5 instructions, 4 layers, those of a:c"]
+
+
+def test_the_settings_are_those_that_an_image_below_does_not_have() -> None:
+    settings = {"Cmd": ["sh"], "Env": ["PATH=/bin", "A=b"], "Labels": {"x": "1", "y": "2"}, "Image": "sha256:...", "User": ""}
+    below = {"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"x": "1"}}
+    lines = show.settings_view("a:b", settings, below).text.splitlines()
+    assert [line.split() for line in lines[3:]] == [["Env", "['A=b']"], ["Labels", "y=2"]]
+    assert len(show.settings_view("a:b", settings, {}).text.splitlines()) == 6
+
+
+def test_a_file_is_shown_with_its_indentation() -> None:
+    view = show.file_view("f", "for x in 1\n    echo $x\n" + "a " * 60)
+    assert view.text.splitlines()[:3] == ["f", "  for x in 1", "      echo $x"]
     assert max(map(len, view.text.splitlines())) <= 80
-    assert show.settings_view("a:b", image.settings).text.splitlines()[1:] == [
-        "setting      value",
-        "───────────  ──────────────────────────",
-        "Cmd          ['sh']",
-        "Healthcheck  Test=['CMD-SHELL', 'true']",
-    ]
