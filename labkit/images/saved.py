@@ -125,6 +125,8 @@ def _steps(config: ImageConfig, layers: Iterator[IO[bytes]]) -> Iterator[Step]:
     below: dict[str, Facts] = {}
     left = list(config.diff_ids)
     for entry in config.history:
+        if instruction(entry).startswith("ONBUILD "):
+            continue  # the classic builder notes it, BuildKit does not: it stands in the settings
         if entry.empty_layer or not left:
             yield Step(instruction(entry))
         else:

@@ -26,6 +26,7 @@ LAYERS: list[list[Entry]] = [
 HISTORY = [
     {"created_by": "base"},
     {"created_by": '/bin/sh -c #(nop)  CMD ["sh"]', "empty_layer": True},
+    {"created_by": "/bin/sh -c #(nop)  ONBUILD RUN true", "empty_layer": True},
     {"created_by": "/bin/sh -c change"},
     {"created_by": "/bin/sh -c opaque"},
     {"created_by": "/bin/sh -c rm -r d"},
