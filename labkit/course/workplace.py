@@ -14,6 +14,7 @@ from labkit import ledger, trace
 from labkit.errors import LabError, UnsupportedError
 from labkit.host import account
 from labkit.host.rootfs import packed
+from labkit.images import search
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
@@ -103,6 +104,7 @@ class Workplace:
             engines["CONTAINER_RUNTIME_ENDPOINT"] = f"unix://{crio.endpoint().socket()}"
         own = podman_store.environment(self.directory) if "podman" in self.needs else {}
         own |= docker_daemon.environment(self.directory) if "dockerd" in self.needs else {}
+        own |= search.environment(self.directory)
         fixed = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", "PATH": path}
         return {**plain, **fixed, **engines, **places, **own, **pids}
 
