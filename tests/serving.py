@@ -37,7 +37,8 @@ def serving(request: pytest.FixtureRequest, own_state: Path) -> Iterator[None]:
         service.up(wanted)
         here = service.places()
     file = own_state / "services.json"
-    file.write_text(json.dumps({"lxd": str(here.lxd)}))  # the one whose place goes with the state
+    kept = {"lxd": str(here.lxd), "accounts_directory": str(here.accounts_directory)}
+    file.write_text(json.dumps(kept))  # those whose place goes with the state
     try:
         if "containerd" in wanted:
             pods.first(here.containerd, own_state)

@@ -74,6 +74,10 @@ TABLE: tuple[tuple[str, str], ...] = (
     # where an engine keeps the root of a container: its own directory, or that of the labs
     (r"/var/lib/(?:labkit/)?docker/overlay2/(?:ID|[0-9a-f]{12})…?/merged\b", "DOCKER/merged"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?me\.v2\.task\b", "TASKS"),
+    # the port that an index or a registry of a lab's own got, how large an image is, and how many names a root directory has
+    (r"\b127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
+    (r"\b\d+(?:\.\d+)? (?:B|kB|MB|GB)\b", "SIZE"),
+    (r"\b[\d,]+ names\b", "N names"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from labkit.errors import LabError
+from labkit.images import repositories
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
 from labkit.runtimes import containerd_namespace, docker_claims, lifecycle, lxc, lxd_claims
@@ -17,7 +18,8 @@ from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
 """(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
-"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods; "image" of the CRI, "docker image"."""
+"runc" (in the lab's cgroups); "containerd", a namespace of containerd; "pods", a namespace of pods; "image" of the CRI, "docker image";
+"repository" of the registry with accounts, without its host."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
@@ -30,6 +32,7 @@ _CLAIM: dict[str, Callable[[str], object]] = {
     "containerd": containerd_namespace.claim,
     "pods": pods.claim,
     "image": pods.claim_image,
+    "repository": repositories.claim,
 }
 
 

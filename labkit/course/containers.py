@@ -15,9 +15,7 @@ from labkit.course.terminal import Terminal
 from labkit.errors import LabError
 from labkit.host import account, containers
 from labkit.host.measures import Machine
-from labkit.host.services.places import places
 from labkit.images import conformance as image_conformance
-from labkit.images import search
 from labkit.kernel import trees
 from labkit.kernel.processes.process import Process
 from labkit.runtimes import Runtime, bundle, conformance, containerd_daemon, crio, crio_conf, nspawn, oci, rootfs
@@ -106,23 +104,6 @@ class Containers(Mechanisms):
         if known is not None and known.alive:
             return known
         self.started[name] = process = containerd_daemon.serve(self.path(name))
-        return process
-
-    def search(self) -> Process:
-        """Start the search of the lab's registry that `docker search` and `podman search` ask for, or return the one that runs.
-
-        Shell lines have its address as $INDEX; a terminal of the student's learns it with `. search.env`.
-
-        Shell: python -m labkit.images.search 127.0.0.1:5000 $LAB/search &
-
-        Raises:
-            LabError: it does not come up, with the last line of its log.
-        """
-        self.must_be_open()
-        known = self.started.get(search.NAME)
-        if known is not None and known.alive:
-            return known
-        self.started[search.NAME] = process = search.serve(self.directory, places().registry_address)
         return process
 
     def problems(self, name: Place) -> View:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from labkit import show
 from labkit.course import pictures
+from labkit.images.image import ImageParts
 from labkit.kernel import cgroups, namespaces, network, processes
 from labkit.kernel.cgroups import Cgroup
+from labkit.kernel.contents import Compared
 from labkit.kernel.network import NetworkNamespace, Ping
 from labkit.kernel.overlay import Overlay
 from labkit.kernel.processes.process import Process
@@ -54,6 +56,8 @@ DRAWINGS: dict[type, Callable[[Any], View]] = {
     Process: draw_process,
     NetworkNamespace: draw_network_namespace,
     Ping: draw_ping,
+    ImageParts: show.image_tree,
+    Compared: show.contents_view,
 }
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from labkit import show
 from labkit.course import pictures
-from labkit.course.containers import Containers
 from labkit.course.following import Followed, following
+from labkit.course.images import Images
 from labkit.course.mechanisms import Place
 from labkit.course.targets import HasPid, Target, cgroup_of, target
 from labkit.course.watching import runs
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from labkit.course.progress import Progress
 
 
-class Views(Containers):
+class Views(Images):
     """What a lab can show."""
 
     checkpoints: Checkpoints

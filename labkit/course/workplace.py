@@ -105,6 +105,8 @@ class Workplace:
         own = podman_store.environment(self.directory) if "podman" in self.needs else {}
         own |= docker_daemon.environment(self.directory) if "dockerd" in self.needs else {}
         own |= search.environment(self.directory)
+        if "accounts" in self.needs:
+            own["ACCOUNTS_PASSWORD"] = str(services.places().accounts_directory / "password")
         fixed = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", "PATH": path}
         return {**plain, **fixed, **engines, **places, **own, **pids}
 

@@ -193,6 +193,17 @@ class Registry:
         self._ask("PUT", _manifest_path(repository, reference), data=data, headers={"Content-Type": media_type}, push=True).close()
         return digest_of(data)
 
+    def delete(self, repository: str, digest: str) -> None:
+        """Delete a manifest or index, and with it every tag that points to it; the blobs stay until the registry collects them.
+
+        Shell:
+            curl -X DELETE https://HOST/v2/REPOSITORY/manifests/DIGEST
+
+        Raises:
+            RegistryError: 404, there is none; 405, the registry deletes nothing.
+        """
+        self._ask("DELETE", _manifest_path(repository, _digest(digest)), push=True).close()
+
     def _pages(self, path: str, name: str) -> Iterator[str]:
         while path:
             with self._ask("GET", path) as answer:

@@ -186,7 +186,8 @@ def serve(directory: Path, registry: str) -> Process:
     place = directory / NAME
     place.unlink(missing_ok=True)  # of one that was killed
     log = directory / f"{NAME}.log"
-    process = processes.start([sys.executable, "-m", __name__, registry, place], name=NAME, stdout=log, cwd="/")
+    typed = f"python -m {__name__} {registry} {place} > {log} 2>&1 & {NAME}=$!; until [ -e {place} ]; do sleep 0.1; done"
+    process = processes.start([sys.executable, "-m", __name__, registry, place], name=NAME, stdout=log, cwd="/", shell_line=typed)
     deadline = time.monotonic() + _PATIENCE
     while not place.exists():
         last = "".join(process.output().strip().splitlines()[-1:]) or None

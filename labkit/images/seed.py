@@ -171,11 +171,7 @@ def _fetched(image: Image, source: Registry, layout: Layout) -> Descriptor:
             descriptor, data = source.manifest(image.repository, descriptor.digest)
         manifest = Manifest.parse(data)
         for each in (manifest.config, *manifest.layers):
-            partial = layout.path / "partial"
-            with partial.open("wb") as file:
-                for piece in source.blob(image.repository, each):
-                    file.write(piece)
-            layout.adopt(partial, each.media_type, each.digest)
+            layout.take(source.blob(image.repository, each), each)
     except RegistryError as error:
         raise _NotThereError(error.message, cause=error.cause) from error
     except OSError as error:

@@ -3,6 +3,8 @@
 from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
 from labkit.show.comparison import comparison_json, comparison_page, comparison_view
+from labkit.show.contents import contents_view
+from labkit.show.image import image_tree
 from labkit.show.layers import changes_view, file_view, layers_view, settings_view
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
@@ -24,9 +26,11 @@ __all__ = [
     "comparison_json",
     "comparison_page",
     "comparison_view",
+    "contents_view",
     "difference",
     "file_view",
     "finding",
+    "image_tree",
     "layers_view",
     "namespace_table",
     "network_picture",

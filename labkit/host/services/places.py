@@ -36,6 +36,7 @@ class Places:
         docker_bridge: docker's default bridge; another name than docker0 makes dockerd leave the packet filter alone.
         docker_address: the address of that other bridge.
         systemd: whether systemd is process 1 of the machine.
+        accounts_directory: where the registry with accounts keeps ca.crt, server.crt, htpasswd, password (of `student`) and storage/.
     """
 
     state: Path
@@ -50,6 +51,7 @@ class Places:
     docker_bridge: str = "docker0"
     docker_address: str = ""
     systemd: bool = False
+    accounts_directory: Path = _DEFAULT_STATE / "accounts"
 
     @property
     def apart(self) -> bool:
@@ -97,11 +99,6 @@ class Places:
         return self.state / "registry"
 
     @property
-    def accounts_directory(self) -> Path:
-        """Return where the registry with accounts keeps ca.crt, server.crt, htpasswd, password (of `student`) and storage/."""
-        return self.state / "accounts"
-
-    @property
     def configuration(self) -> Path:
         """Return where the configuration of our services is generated."""
         return self.state / "services"
@@ -126,7 +123,7 @@ def places() -> Places:
     state = ledger.state()
     run = Path("/run/labkit" if state == _DEFAULT_STATE else f"/run/labkit-{_mark(state)}")
     systemd = SYSTEMD.is_dir()
-    course = Places(state, run, _LXD if systemd else state / "lxd", systemd=systemd)
+    course = Places(state, run, _LXD if systemd else state / "lxd", systemd=systemd, accounts_directory=state / "accounts")
     file = _file(state)
     try:
         given = json.loads(file.read_text())
