@@ -92,7 +92,10 @@ class Workplace:
             raise LabError(f"what lab {self.id} made could not all be removed: {what}", remedy=f"labkit clean {self.id}") from group
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a shell cell: $LAB, the lab's cgroup directories, a pid for each named process, `labkit` in PATH."""
+        """Return the environment of a shell cell: $LAB, the lab's cgroup directories, a pid for each named process, `labkit` in PATH.
+
+        $REGISTRY and $ACCOUNTS are the addresses of the two registries, in labs that need them.
+        """
         from labkit.host import services
 
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "JPY_", "PYDEVD"))}
@@ -100,13 +103,16 @@ class Workplace:
         places = {"LAB": str(self.directory), "ROOTFS": str(packed()), **{name: str(path) for name, path in self.homes.items()}}
         pids = {variable(name): str(process.pid) for name, process in self.started.items() if process.alive}
         engines = services.environment() if {service.name for service in services.SERVICES} & set(self.needs) else {}
+        served = services.places()
+        addresses = {"registry": served.registry_address, "accounts": served.accounts_address}
+        engines |= {name.upper(): address for name, address in addresses.items() if name in self.needs}
         if "cri" in self.needs:
             engines["CONTAINER_RUNTIME_ENDPOINT"] = f"unix://{crio.endpoint().socket()}"
         own = podman_store.environment(self.directory) if "podman" in self.needs else {}
         own |= docker_daemon.environment(self.directory) if "dockerd" in self.needs else {}
         own |= search.environment(self.directory)
         if "accounts" in self.needs:
-            own["ACCOUNTS_PASSWORD"] = str(services.places().accounts_directory / "password")
+            own["ACCOUNTS_PASSWORD"] = str(served.accounts_directory / "password")
         fixed = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb", "PATH": path}
         return {**plain, **fixed, **engines, **places, **own, **pids}
 
