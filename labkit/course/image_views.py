@@ -42,7 +42,7 @@ class ImageViews(Views):
         present(examples.give(self.directory, examples.find(getattr(self.module, "EXAMPLES", {}), name)))
         trace.record(shlex.join(["labkit", "example", self.id, name]))
 
-    def image(self, image: Image) -> Saved:
+    def saved(self, image: Image) -> Saved:
         """Read an image: how it is run, and its history with the layers.
 
         Shell: docker image save NAME | tar -x
@@ -65,8 +65,8 @@ class ImageViews(Views):
         Raises:
             LabError: there is none.
         """
-        others = {self._called(one): self.image(one) for one in known}
-        return show.layers_view(self._called(image), self.image(image), others)
+        others = {self._called(one): self.saved(one) for one in known}
+        return show.layers_view(self._called(image), self.saved(image), others)
 
     def settings(self, image: Image, below: Image | None = None) -> View:
         """Tabulate what an image says about how a container of it is run.
@@ -80,8 +80,8 @@ class ImageViews(Views):
         Raises:
             LabError: there is none.
         """
-        base = self.image(below).settings if below else {}
-        return show.settings_view(self._called(image), self.image(image).settings, base)
+        base = self.saved(below).settings if below else {}
+        return show.settings_view(self._called(image), self.saved(image).settings, base)
 
     def in_image(self, image: Image, path: str) -> bytes | None:
         """Return what a file of an image holds; None where it has none of this path.

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from labkit.course import examples
 from labkit.course.checkpoints import Checkpoint, Verdict
-from labkit.host.services import places
 from labkit.images.oci import Manifest
-from labkit.images.registry import Registry
+from labkit.images.reference import with_accounts
 from labkit.images.saved import Saved, Step
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ CMD ["sh", "greet"]
 
 def committed(lab: Lab) -> Verdict:
     """Measure that lfstudent/alpine:training is alpine and one layer more, with /data in it."""
-    own = _above_alpine(lab, lab.image("lfstudent/alpine:training"))
+    own = _above_alpine(lab, lab.saved("lfstudent/alpine:training"))
     if own is None:
         return Verdict(passed=False, measured="its layers are not those of alpine", cause="it was not committed, or of another image")
     if len(own) != 1:
@@ -64,10 +63,7 @@ def committed(lab: Lab) -> Verdict:
 def pushed(lab: Lab) -> Verdict:
     """Measure that the registry with accounts has guillermotti/lfstudent:latest, one layer, for who has the account alone."""
     lab.must_be_open()
-    here = places()
-    password = (here.accounts_directory / "password").read_text().strip()
-    ca_file = here.accounts_directory / "ca.crt"
-    registry = Registry(here.accounts_address, user="student", password=password, ca_file=ca_file)
+    registry = with_accounts()
     if registry.head(REPOSITORY, "latest") is None:
         return Verdict(passed=False, measured=f"the registry has no {REPOSITORY}:latest")
     layers = len(Manifest.parse(registry.manifest(REPOSITORY, "latest")[1]).layers)
@@ -78,7 +74,7 @@ def pushed(lab: Lab) -> Verdict:
 
 def greets(lab: Lab) -> Verdict:
     """Measure that greeter:flat has one layer, with the script, and is run as greeter is."""
-    flat, whole = lab.image("greeter:flat"), lab.image("greeter")
+    flat, whole = lab.saved("greeter:flat"), lab.saved("greeter")
     if len(flat.layers) != 1:
         return Verdict(passed=False, measured=f"greeter:flat has {len(flat.layers)} layers", cause="it is not flat")
     if lab.in_image("greeter:flat", "srv/greet") is None:
@@ -95,7 +91,7 @@ def greets(lab: Lab) -> Verdict:
 
 def mine(lab: Lab) -> Verdict:
     """Measure that the image mine is alpine and one layer that adds a page and removes a file, and that it serves the page."""
-    image = lab.image("mine")
+    image = lab.saved("mine")
     own = _above_alpine(lab, image)
     if own is None or len(own) != 1:
         return Verdict(
@@ -112,7 +108,7 @@ def mine(lab: Lab) -> Verdict:
 
 def _above_alpine(lab: Lab, image: Saved) -> tuple[Step, ...] | None:
     """Return the layers that an image has above those of alpine; None where it does not begin with these."""
-    base = [step.diff_id for step in lab.image("alpine").layers]
+    base = [step.diff_id for step in lab.saved("alpine").layers]
     layers = image.layers
     return layers[len(base) :] if [step.diff_id for step in layers[: len(base)]] == base else None
 
@@ -120,8 +116,8 @@ def _above_alpine(lab: Lab, image: Saved) -> tuple[Step, ...] | None:
 GONE = "docker container rm --force {} > /dev/null 2>&1 || true\n"
 RUN = GONE.format("myalpine") + "docker container run --name myalpine alpine sh -c '{}' > /dev/null 2>&1\n"
 COMMIT = "docker container commit myalpine lfstudent/alpine:training > /dev/null\n"
-ACCOUNT = "docker login --username student --password-stdin localhost:5001 < $ACCOUNTS_PASSWORD > /dev/null 2>&1\n"
-NAME = f"localhost:5001/{REPOSITORY}:latest"
+ACCOUNT = "docker login --username student --password-stdin $ACCOUNTS < $ACCOUNTS_PASSWORD > /dev/null 2>&1\n"
+NAME = f"$ACCOUNTS/{REPOSITORY}:latest"
 EXPORT = RUN.format("date > /data") + "docker container export myalpine > lfstudent_alpine.tar\n"
 IMPORT = f"docker image import lfstudent_alpine.tar {NAME} > /dev/null\n"
 PUSH = f"docker image push {NAME} > /dev/null\n"
@@ -168,7 +164,7 @@ CHECKPOINTS = (
         measure=pushed,
         hints=(
             "the name of an image says where it is pushed: without a host to docker.io",
-            "docker login localhost:5001 first; the account is student, its password is in $ACCOUNTS_PASSWORD",
+            "docker login $ACCOUNTS first; the account is student, its password is in the file $ACCOUNTS_PASSWORD",
             f"import or tag it as {NAME}, then push that",
         ),
         given=EXPORT,
@@ -176,7 +172,7 @@ CHECKPOINTS = (
         undo=OTHER + PUSH,
         near_misses={
             "tagged, not pushed": ACCOUNT + IMPORT,
-            "pushed without an account": f"docker logout localhost:5001 > /dev/null 2>&1\n{IMPORT}{PUSH.strip()} 2>&1 || true",
+            "pushed without an account": f"docker logout $ACCOUNTS > /dev/null 2>&1\n{IMPORT}{PUSH.strip()} 2>&1 || true",
             "the committed one": f"{ACCOUNT}{COMMIT}docker image tag lfstudent/alpine:training {NAME}\n{PUSH}",
         },
     ),

@@ -93,7 +93,7 @@ def tidy(_: Lab) -> Verdict:
 
 def context(lab: Lab) -> Verdict:
     """Measure that the image of site has its page, and neither the key nor the large file that lie beside it."""
-    held = _files(lab.image("lfstudent/site"))
+    held = _files(lab.saved("lfstudent/site"))
     if "index.html" not in held:
         return Verdict(passed=False, measured="the image has no /index.html", cause="it was not in the context, or not copied")
     beside = sorted({"big", "key"} & held)
@@ -107,19 +107,19 @@ def cached(lab: Lab) -> Verdict:
     if versions != ["1", "2"]:
         said = [version or "none" for version in versions]
         return Verdict(passed=False, measured=f"/app/version is {said[0]} in slow:1, {said[1]} in slow:2", cause="each must have its own")
-    made = [[(at, step.diff_id) for at, step in enumerate(lab.image(f"slow:{number}").layers) if "made" in step.added] for number in (1, 2)]
+    made = [[(at, step.diff_id) for at, step in enumerate(lab.saved(f"slow:{number}").layers) if "made" in step.added] for number in (1, 2)]
     if not all(made):
         return Verdict(passed=False, measured="no layer has /made", cause="the slow step is gone")
     if made[0] == made[1]:
         return Verdict(passed=True, measured="slow:1 and slow:2 share the layer of the slow step")
-    changed = next((step for step in lab.image("slow:2").layers if step.diff_id not in _diff_ids(lab, "slow:1")), None)
+    changed = next((step for step in lab.saved("slow:2").layers if step.diff_id not in _diff_ids(lab, "slow:1")), None)
     cause = f"the first step that is not the same is {changed.instruction}, and all after it is done again" if changed else None
     return Verdict(passed=False, measured="the slow step was done for each", cause=cause)
 
 
 def small(lab: Lab) -> Verdict:
     """Measure that the image small has the sum of the large file, and that the file is in no layer of it."""
-    image = lab.image("small")
+    image = lab.saved("small")
     if not (lab.in_image("small", "sum") or b"").split():
         return Verdict(passed=False, measured="the image small has no /sum", cause="the sum of /big is what it is built for")
     own = [step for step in image.layers if step.diff_id not in _diff_ids(lab, "alpine")]
@@ -140,7 +140,7 @@ def _files(image: Saved) -> set[str]:
 
 def _diff_ids(lab: Lab, name: str) -> set[str]:
     try:
-        return {step.diff_id for step in lab.image(name).layers}
+        return {step.diff_id for step in lab.saved(name).layers}
     except LabError:
         return set()  # a build may have taken it without giving it a name here
 
