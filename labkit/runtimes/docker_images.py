@@ -13,10 +13,10 @@ def save(name: str, file: Path) -> Path:
     """Write an image to a file and return it.
 
     Shell:
-        docker image save --output FILE NAME
+        docker image save --output FILE NAME:TAG
 
     Args:
-        name: of the image, or its id.
+        name: of the image; without a tag it is `latest`, as everywhere but in `docker image save`, which takes all tags then.
         file: where to write; one that is there is written anew.
 
     Raises:
@@ -26,12 +26,13 @@ def save(name: str, file: Path) -> Path:
         raise LabError("docker does not answer", cause=why)
     if not known(name):
         raise LabError(f"docker has no image {name}")
-    commands.run(words("image", "save", "--output", str(file), name), env=rooted.ENVIRONMENT)
+    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    commands.run(words("image", "save", "--output", str(file), tagged), env=rooted.ENVIRONMENT)
     return file
 
 
 def known(name: str) -> bool:
-    """Tell whether docker has an image of this name or id."""
+    """Tell whether docker has an image of this name."""
     return commands.run(words("image", "inspect", "--format", "{{.Id}}", name), env=rooted.ENVIRONMENT, check=False).status == 0
 
 

@@ -10,7 +10,7 @@ from labkit.kernel.upper import PathChange
 from labkit.show import markup
 from labkit.show.changes import SIGNS
 from labkit.show.tables import table
-from labkit.show.text import WIDTH, clean, columns, count, joined, wrap
+from labkit.show.text import WIDTH, columns, count, joined, wrap
 from labkit.show.view import View
 
 MOST_NAMES = 8
@@ -136,6 +136,11 @@ def file_view(name: str, text: str) -> View:
         text: what it holds.
     """
     shown = text.rstrip("\n")
-    lines = [f"  {clean(line)}" for line in shown.split("\n")]
-    parts = [part for line in lines for part in ([line] if len(line) <= WIDTH else wrap(line, WIDTH, hanging="      "))]
+    parts = [f"  {part}" for line in shown.split("\n") for part in _broken(line, WIDTH - 2)]
     return View(joined([name, *parts]), markup.box(markup.heading(name), markup.code_block(shown)))
+
+
+def _broken(line: str, limit: int) -> list[str]:
+    """Break a line that is too long; what stands before its first word stands before each part."""
+    margin = line[: len(line) - len(line.lstrip(" "))]
+    return [margin + part for part in wrap(line.lstrip(" "), limit - len(margin), hanging="    ")]
