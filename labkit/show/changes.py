@@ -22,6 +22,8 @@ MOST_ALIKE = 6
 
 NOTHING_CHANGED = "nothing changed in the kernel"
 NOTHING_TYPED = "nothing to type: no operation on the kernel"
+_CHANCE = re.compile(r"veth(?:\d+_\w{4}|[0-9A-Za-z]{6,8})")
+"""What engines call the ends of their cables: another name each time."""
 _KIND_WIDTH = max(map(len, KINDS))
 _MARGIN = 8
 
@@ -71,7 +73,12 @@ def _groups(change: Difference) -> list[tuple[str, str, str, Sequence[Change], i
 
 
 def _place(change: Change) -> tuple[object, ...]:
-    """Sort cgroups by their path before their hierarchy: which controller has which hierarchy differs from machine to machine."""
+    """Sort cgroups by their path before their hierarchy, for which controller has which differs from machine to machine.
+
+    Links that an engine called by chance are sorted by what is said of them.
+    """
+    if change.kind == "link" and _CHANCE.fullmatch(change.name):
+        return natural("veth"), natural(change.after or change.before or "")
     hierarchy, colon, path = change.name.partition(":/")
     return (natural(path), natural(hierarchy)) if colon and change.kind == "cgroup" else (natural(change.name),)
 
@@ -82,8 +89,12 @@ def _difference_lines(change: Difference, limit: int) -> list[str]:
         for one in shown:
             lines += _change_lines(one, sign, limit)
         if rest:
-            lines.append(f"{sign} … {count(rest, f'more {shown[0].kind}')}")
+            lines.append(f"{sign} … {_more(rest, shown[0].kind)}")
     return lines
+
+
+def _more(number: int, kind: str) -> str:
+    return count(number, f"more {kind}", f"more {kind}{'es' if kind.endswith('s') else 's'}")
 
 
 def _change_lines(one: Change, sign: str, limit: int) -> list[str]:
@@ -117,7 +128,7 @@ def _difference_html(change: Difference) -> str:
             rows.append([mark, "" if one.kind == kind else markup.quiet(one.kind), markup.code(short_ids(one.name)) + value])
             said, kind = sign, one.kind
         if rest:
-            rows.append([markup.quiet(sign), "", markup.quiet(f"… {count(rest, f'more {shown[0].kind}')}")])
+            rows.append([markup.quiet(sign), "", markup.quiet(f"… {_more(rest, shown[0].kind)}")])
     return markup.grid(rows) if rows else ""
 
 

@@ -76,6 +76,17 @@ def test_many_alike_are_counted():
     assert lines[6:] == ["- … 994 more cgroups"]
 
 
+def test_kinds_that_end_in_s_are_counted_in_english():
+    change = Difference(went=tuple(Change("process", f"sleep ({number})", "", "pid", None) for number in range(9)))
+    assert difference(change).text.split("\n")[6:] == ["- … 3 more processes"]
+
+
+def test_links_with_names_of_chance_are_sorted_by_what_they_lead_to():
+    names = {"veth0a6c588": "veth, peer eth0 in net of web (2)", "veth80c3267": "veth, peer eth0 in net of web", "lab62": "bridge"}
+    change = Difference(appeared=tuple(Change("link", name, "", None, what) for name, what in names.items()))
+    assert [line.split()[2] for line in difference(change).text.split("\n")] == ["lab62", "veth80c3267", "veth0a6c588"]
+
+
 def test_values_that_were_not_there_are_named():
     change = Difference(changed=(Change("link", "veth1", "master", None, "br0"), Change("link", "veth1", "alias", "a", "")))
     assert difference(change).text == '~ link       veth1  alias: a -> ""\n~ link       veth1  master: (none) -> br0'

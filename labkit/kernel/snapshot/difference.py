@@ -57,14 +57,23 @@ def _namespaces(before: Snapshot, after: Snapshot, labels: Labels) -> Iterator[C
         named = {(each.kind, each.inode): each for each in told if not _is_named_netns(each)}
         return {key: each for key, each in named.items() if each.path or labels.of(each.pids)}
 
-    there_before = {(each.kind, each.inode) for each in before.namespaces}
-    there_after = {(each.kind, each.inode) for each in after.namespaces}
+    again = _given_again(before, after)
+    there_before = {(each.kind, each.inode) for each in before.namespaces} - again
+    there_after = {(each.kind, each.inode) for each in after.namespaces} - again
     for each in shown(before.namespaces).values():
         if (each.kind, each.inode) not in there_after:
             yield Change("namespace", labels.namespace(each), "", f"{each.kind}:[{each.inode}]", None)
     for each in shown(after.namespaces).values():
         if (each.kind, each.inode) not in there_before:
             yield Change("namespace", labels.namespace(each), "", None, f"{each.kind}:[{each.inode}]")
+
+
+def _given_again(before: Snapshot, after: Snapshot) -> set[tuple[str, int]]:
+    """Return the numbers that another namespace has got meanwhile: everybody in the former one has ended, and no file held it."""
+    living = {(each.pid, each.start) for each in after.processes}
+    ended = {each.pid for each in before.processes if (each.pid, each.start) not in living}
+    was = {(each.kind, each.inode): each for each in before.namespaces if each.pids and not each.path and ended.issuperset(each.pids)}
+    return {(each.kind, each.inode) for each in after.namespaces if each.pids and not each.path} & was.keys()
 
 
 def _is_named_netns(namespace: NamespaceState) -> bool:
