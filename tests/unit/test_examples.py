@@ -34,7 +34,7 @@ def test_what_is_there_already_stays_and_is_shown_as_it_is(tmp_path: Path) -> No
 
 
 def test_an_example_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(LabError, match="no example 'two'.*it has one"):
+    with pytest.raises(LabError, match=r"no example 'two'.*it has one"):
         examples.find({"one": FILES}, "two")
 
 
