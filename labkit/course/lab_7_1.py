@@ -21,7 +21,7 @@ AIMS = (
     "push it to a registry that wants an account",
     "build without a daemon, with Buildah",
 )
-NEEDS = ("root", "namespaces", "dockerd", "podman", "registry", "accounts")
+NEEDS = ("root", "namespaces", "dockerd", "podman", "buildah", "registry", "accounts")
 REPOSITORY = "guillermotti/lfstudent"
 CLAIMS = (("repository", REPOSITORY),)
 
