@@ -55,7 +55,7 @@ CMD ["/busybox", "echo", "one file"]
         "slow/Dockerfile": """\
 FROM alpine
 COPY . /app
-RUN date > /made; find / -xdev -type f | xargs md5sum >> /made
+RUN cat /proc/sys/kernel/random/uuid > /made; find / -xdev -type f | xargs md5sum >> /made
 CMD ["cat", "/app/version"]
 """,
         "slow/twice": """\
@@ -146,7 +146,8 @@ def _diff_ids(lab: Lab, name: str) -> set[str]:
 
 
 QUIET = "> $LAB/build.log 2>&1"
-TWICE = f"printf 'FROM alpine\\nRUN date > data\\n' | docker image build --no-cache -t lfstudent/twice - {QUIET}\n"
+ANEW = "FROM alpine\\nRUN cat /proc/sys/kernel/random/uuid > data\\n"  # by date, two builds in one second would be the same image
+TWICE = f"printf '{ANEW}' | docker image build --no-cache -t lfstudent/twice - {QUIET}\n"
 REMOVE = "docker image ls --quiet --filter=dangling=true | xargs --no-run-if-empty docker image rm > /dev/null\n"
 SITE = """mkdir -p site
 printf 'FROM scratch\\nCOPY . /\\n' > site/Dockerfile; echo '<h1>Hello</h1>' > site/index.html; echo secret > site/key
@@ -157,7 +158,7 @@ BUILD_SITE = f"docker image build -t lfstudent/site site {QUIET}\n"
 SLOW = f"docker image pull alpine > /dev/null\n{examples.script(EXAMPLES['slow'])}"
 ORDER = """cat > slow/Dockerfile << 'END'
 FROM alpine
-RUN date > /made; find / -xdev -type f | xargs md5sum >> /made
+RUN cat /proc/sys/kernel/random/uuid > /made; find / -xdev -type f | xargs md5sum >> /made
 COPY . /app
 CMD ["cat", "/app/version"]
 END
