@@ -221,6 +221,14 @@ def solution(lab: str, checkpoint: str) -> None:
 
 @cli.command()
 @click.argument("lab")
+@click.argument("name")
+def example(lab: str, name: str) -> None:
+    """Write the files of an example of LAB that are not there yet."""
+    _attached(lab).example(name)
+
+
+@cli.command()
+@click.argument("lab")
 def progress(lab: str) -> None:
     """Show how far you are in LAB."""
     click.echo(_attached(lab).progress())

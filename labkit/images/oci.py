@@ -189,6 +189,7 @@ class History:
     created_by: str
     created: str = ""
     empty_layer: bool = False
+    comment: str = ""
 
 
 @dataclass(frozen=True)
@@ -348,7 +349,7 @@ def _execution(fields: _Fields) -> Execution:
 
 
 def _history(fields: _Fields) -> History:
-    return History(fields.text("created_by", ""), fields.text("created", ""), fields.flag("empty_layer"))
+    return History(fields.text("created_by", ""), fields.text("created", ""), fields.flag("empty_layer"), fields.text("comment", ""))
 
 
 def _execution_record(execution: Execution) -> dict[str, Any]:

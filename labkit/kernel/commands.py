@@ -13,6 +13,7 @@ from pathlib import Path
 from labkit.errors import CommandError, LabError, UnsupportedError
 
 PACKAGES = {
+    "buildah": "buildah",
     "bwrap": "bubblewrap",
     "cgexec": "cgroup-tools",
     "crun": "crun",

@@ -5,6 +5,7 @@ from labkit.show.changes import cell_report, difference, operations
 from labkit.show.comparison import comparison_json, comparison_page, comparison_view
 from labkit.show.contents import contents_view
 from labkit.show.image import image_tree
+from labkit.show.layers import changes_view, file_view, layers_view, settings_view
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
@@ -21,13 +22,16 @@ __all__ = [
     "View",
     "cell_report",
     "cgroup_tree",
+    "changes_view",
     "comparison_json",
     "comparison_page",
     "comparison_view",
     "contents_view",
     "difference",
+    "file_view",
     "finding",
     "image_tree",
+    "layers_view",
     "namespace_table",
     "network_picture",
     "notice",
@@ -35,6 +39,7 @@ __all__ = [
     "parts_view",
     "process_table",
     "sequence",
+    "settings_view",
     "stack",
     "table",
     "to_json",
