@@ -23,6 +23,10 @@ STATES = Path("/var/tmp")
 """Where the state of a run lies: below another root's temporary directory its files could not be reached by other users."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--each-cell", action="store_true", help="tests/faults: kill the kernel after each cell, not after every second")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_run_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
     """Hold a lock while tests that change the machine run: a second run waits instead of seeing the first one's objects.

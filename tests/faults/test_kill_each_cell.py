@@ -1,4 +1,4 @@
-"""The kernel of a notebook is killed after each cell in turn: `labkit clean` leaves the machine as it was."""
+"""The kernel of a notebook is killed after every second cell, or each (--each-cell): `labkit clean` leaves the machine as it was."""
 
 import re
 import subprocess
@@ -25,9 +25,26 @@ def runs(notebook: Path) -> list[list[str]]:
     opening, *rest = sections(notebook)
     each = [opening[: last + 1] for last in range(len(opening))]
     for section in rest:
-        lasts = [last for last, source in enumerate(section) if last + 1 == len(section) or not looks(source)]
-        each += [[*opening, *section[: last + 1]] for last in lasts]
+        each += [[*opening, *section[: last + 1]] for last in changing(section)]
     return [*each, [source for section in sections(notebook) for source in section][:-1]]
+
+
+def changing(section: list[str]) -> list[int]:
+    """Return the positions of the cells that do something, and of the last one."""
+    return [last for last, source in enumerate(section) if last + 1 == len(section) or not looks(source)]
+
+
+def every_second(notebook: Path) -> set[int]:
+    """Return which of the runs end at the last cell of the opening or of a section, or an even number of cells before it; and the last.
+
+    All of them take twice the time: `pytest tests/faults --each-cell`.
+    """
+    opening, *rest = sections(notebook)
+    chosen, first = set[int](), 0
+    for count in (len(opening), *(len(changing(section)) for section in rest)):
+        chosen |= set(range(first + count - 1, first - 1, -2))
+        first += count
+    return {*chosen, first}
 
 
 def looks(source: str) -> bool:
@@ -35,14 +52,17 @@ def looks(source: str) -> bool:
     return all(LOOKS.fullmatch(line) for line in source.splitlines())
 
 
-CASES = [
-    pytest.param(lab.notebook(), cells, id=f"{lab.id}-{number + 1}")
-    for lab in course_map.written()
-    for number, cells in enumerate(runs(lab.notebook()))
-]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    each = metafunc.config.getoption("--each-cell")
+    cases = [
+        pytest.param(lab.notebook(), cells, id=f"{lab.id}-{number + 1}")
+        for lab in course_map.written()
+        for number, cells in enumerate(runs(lab.notebook()))
+        if each or number in every_second(lab.notebook())
+    ]
+    metafunc.parametrize(("notebook", "cells"), cases)
 
 
-@pytest.mark.parametrize(("notebook", "cells"), CASES)
 def test_nothing_is_left_after_the_kernel_was_killed(notebook: Path, cells: list[str], canary: Canary):
     before = snapshot()
     kernel = Session(notebook.parent)
