@@ -31,7 +31,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, title: 
     lines = [line for part in [title] if part for line in wrap(part)]
     lines += columns(shown, header=[clean(name) for name in header], prose=True)
     lines += [line for remark in remarks for line in wrap(remark)]
-    cells = [[markup.code(cell) if _is_code(cell) else markup.escape(cell) for cell in row] for row in shown]
+    cells = [[markup.code(cell) if _is_code(cell) else markup.breakable(cell) for cell in row] for row in shown]
     return View(
         joined(lines),
         markup.box(markup.heading(title), markup.grid(cells, [clean(name) for name in header]), *map(markup.note, remarks)),
