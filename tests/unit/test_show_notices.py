@@ -59,4 +59,4 @@ def test_a_long_line_of_a_solution_may_be_typed_as_it_is_shown():
 
 def test_a_path_within_a_sentence_of_a_table_may_be_broken_at_its_slashes():
     found = table(("problem",), [("$LAB/tampered/blobs/sha256/0cc46d7a11dd is not what its name says",)])
-    assert "blobs/<wbr>sha256/<wbr>0cc46d7a11dd is not" in found._repr_html_()
+    assert "blobs/<wbr>sha256/<wbr>0cc46d7a11dd is not" in found.html
