@@ -13,7 +13,8 @@ from labkit import ledger
 from labkit.errors import LabError
 from labkit.kernel import trees
 from labkit.kernel.cgroups import hierarchies, members
-from labkit.runtimes import Runtime, by_hand, find
+from labkit.kernel.processes import ending
+from labkit.runtimes import Runtime, by_hand, find, ours
 
 LAB = "by-hand"
 SLEEPS = 's|"terminal": true|"terminal": false|; s|"sh"|"sleep", "600"|; s|"path": "rootfs"|"path": "{}"|'
@@ -83,10 +84,11 @@ def test_it_is_paused_and_resumed(place: Path, bundle: Path):
 
 
 def test_a_paused_one_goes_with_the_lab(place: Path, bundle: Path):
-    pid = run(place, bundle)
+    init = ending.known(run(place, bundle))
+    assert init is not None
     typed(place, "pause", "web")
     ledger.undo(LAB)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not ours.lives(init)
     assert not cgroups()
     assert not place.exists()
 

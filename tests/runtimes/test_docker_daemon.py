@@ -13,7 +13,8 @@ from labkit import ledger
 from labkit.errors import LabError
 from labkit.kernel import credentials, network, trees
 from labkit.kernel.cgroups import hierarchies
-from labkit.runtimes import docker, docker_daemon
+from labkit.kernel.processes import ending
+from labkit.runtimes import docker, docker_daemon, ours
 
 Docker = Callable[..., str]
 
@@ -48,12 +49,14 @@ def test_what_is_typed_meets_the_labs_own_containers_and_no_others(place: Path):
         assert run("ps", "--all", "--quiet") == run("images", "--quiet") == ""
         run("run", "--detach", "--name", "web", "busybox", "sleep", "600")
         pid = int(run("inspect", "--format", "{{.State.Pid}}", "web"))
+        init = ending.known(pid)
+        assert init is not None
         assert cgroups()
         assert [link.ifname for link in network.links() if link.master == docker_daemon.bridge("dockerd")]
         assert [(each.name, each.pid) for each in docker.Docker().list()] == [("web", pid)]
         run("rm", "--force", *run("ps", "--all", "--quiet").split())
         run("system", "prune", "--all", "--force")
-        assert not Path(f"/proc/{pid}").exists()
+        assert not ours.lives(init)
         assert subprocess.run(["docker", "top", "canary"], check=False, capture_output=True).returncode == 0
     finally:
         subprocess.run(["docker", "rm", "--force", "canary"], check=True, capture_output=True)
@@ -77,11 +80,12 @@ def test_a_container_that_always_starts_again_ends_with_the_lab_also_where_its_d
     run = typed(place)
     run("run", "--detach", "--restart", "always", "--name", "stubborn", "busybox", "sleep", "0.1")
     run("run", "--detach", "--restart", "always", "--name", "web", "busybox", "sleep", "600")
-    pid = int(run("inspect", "--format", "{{.State.Pid}}", "web"))
+    init = ending.known(int(run("inspect", "--format", "{{.State.Pid}}", "web")))
+    assert init is not None
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait(10) == -signal.SIGKILL
     ledger.undo("dockerd")
-    assert not Path(f"/proc/{pid}").exists()
+    assert not ours.lives(init)
     assert not place.exists()
     assert not cgroups()
     assert docker_daemon.bridge("dockerd") not in {link.ifname for link in network.links()}

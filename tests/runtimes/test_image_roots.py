@@ -36,7 +36,7 @@ def place(own_state: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def canary() -> Iterator[tuple[str, str]]:
+def canary() -> Iterator[tuple[str, list[str]]]:
     """A container and an image of the machine's own docker: their ids are the same in the end."""
     run("docker", "run", "--detach", "--name", "canary", "busybox", "sleep", "600")
     before = seen()
@@ -46,8 +46,9 @@ def canary() -> Iterator[tuple[str, str]]:
     assert after == before
 
 
-def seen() -> tuple[str, str]:
-    return run("docker", "top", "canary", "-o", "pid,args"), run("docker", "images", "--all", "--digests", "--no-trunc", "--quiet")
+def seen() -> tuple[str, list[str]]:
+    images = run("docker", "images", "--all", "--digests", "--no-trunc", "--quiet").splitlines()
+    return run("docker", "top", "canary", "-o", "pid,args"), sorted(images)  # two of one age have no order
 
 
 def run(*argv: str, place: Path | None = None) -> str:
