@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -40,8 +39,6 @@ ORIGIN = "lab's registry: "
 
 _OFFICIAL = "library/"
 _MOST = 100
-_PATIENCE = 20.0
-_TICK = 0.02
 
 
 @dataclass(frozen=True)
@@ -191,15 +188,7 @@ def serve(directory: Path, registry: str) -> Process:
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     own: dict[str, Any] = {"env": {**os.environ, "PATH": path}, "cwd": "/", "shell_line": typed}
     process = processes.start(["python", "-m", __name__, registry, place], name=NAME, stdout=log, **own)
-    deadline = time.monotonic() + _PATIENCE
-    while not place.exists():
-        last = "".join(process.output().strip().splitlines()[-1:]) or None
-        if not process.alive:
-            raise LabError(f"the lab's search ended with status {process.status}", cause=last)
-        if time.monotonic() > deadline:
-            process.kill()
-            raise LabError(f"the lab's search does not listen after {_PATIENCE:g} s", cause=last)
-        time.sleep(_TICK)
+    process.wait_ready(place.exists, "the lab's search", "does not listen", timeout=20)
     with trace.silent():
         (directory / f"{NAME}.env").write_text(f"export {VARIABLE}={place.read_text()}")
     return process

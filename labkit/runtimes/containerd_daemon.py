@@ -7,20 +7,16 @@ empty /run keeps its shims and the state of the low-level runtimes apart from th
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 from labkit import trace
-from labkit.errors import LabError
 from labkit.host.services.mirrors import SANDBOX_IMAGE
 from labkit.kernel import commands, processes, rooted, trees
 from labkit.kernel.cgroups.delegation import homes
 from labkit.kernel.processes.process import Process
 from labkit.runtimes.cri import CallError, Client
 
-_PATIENCE = 60.0
-_TICK = 0.05
 _CONFIGURATION = """version = 2
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 [plugins."io.containerd.grpc.v1.cri"]
@@ -70,7 +66,7 @@ def serve(directory: Path) -> Process:
     log, typed = directory / "containerd.log", lines(str(directory))
     own: dict[str, Any] = {"new": ("mount", "net"), "env": rooted.ENVIRONMENT, "cwd": "/"}
     process = processes.start(argv, name=directory.name, stdout=log, shell_line=typed, **own)
-    _wait(process, directory)
+    process.wait_ready(lambda: _answers(directory), process.name, "does not serve the CRI")
     return process
 
 
@@ -86,18 +82,6 @@ def lines(directory: str) -> str:
         f"unshare --mount --net sh -c '{_SCRIPT}' {directory} > {directory}/containerd.log 2>&1 & {name}=$!\n"
         f"until ctr --address {directory}/containerd.sock version > /dev/null 2>&1; do sleep 0.1; done"
     )
-
-
-def _wait(process: Process, directory: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not _answers(directory):
-        last = "".join(process.output().strip().splitlines()[-1:]) or None
-        if not process.alive:
-            raise LabError(f"{process.name} ended with status {process.status}", cause=last)
-        if time.monotonic() > deadline:
-            process.kill()
-            raise LabError(f"{process.name} does not serve the CRI after {_PATIENCE:g} s", cause=last)
-        time.sleep(_TICK)
 
 
 def _answers(directory: Path) -> bool:

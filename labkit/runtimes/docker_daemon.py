@@ -11,12 +11,10 @@ import json
 import os
 import shlex
 import shutil
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from labkit import ledger, trace
-from labkit.errors import LabError
 from labkit.host.services.places import places
 from labkit.kernel import commands, network, processes, rooted, trees
 from labkit.kernel.cgroups import subtree
@@ -33,8 +31,6 @@ BRIDGE = "172.30.0.1/24"
 
 _KIND = "docker daemon"
 _VETH = "veth[0-9a-f]{7}"  # the names that docker gives
-_PATIENCE = 60.0
-_TICK = 0.02
 _STEPS = (
     'cp -L /etc/resolv.conf "$0"',
     "mount -t tmpfs none /run",
@@ -96,7 +92,7 @@ def serve(directory: Path) -> Process:
         newest = max(link.index for link in network.links())
         with ledger.making(_KIND, directory=str(own), bridge=ifname, after=str(newest)):
             process = _start(own)
-            _wait(process, own)
+            process.wait_ready(lambda: _answers(own), "the lab's dockerd")
     return process
 
 
@@ -130,18 +126,6 @@ def _start(own: Path) -> Process:
     return processes.start(
         argv, name=NAME, stdout=own / "dockerd.log", new=("mount",), propagation="slave", env=rooted.ENVIRONMENT, cwd="/"
     )
-
-
-def _wait(process: Process, own: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not _answers(own):
-        last = "".join(process.output().strip().splitlines()[-1:]) or None
-        if not process.alive:
-            raise LabError(f"the lab's dockerd ended with status {process.status}", cause=last)
-        if time.monotonic() > deadline:
-            process.kill()
-            raise LabError(f"the lab's dockerd does not answer after {_PATIENCE:g} s", cause=last)
-        time.sleep(_TICK)
 
 
 def _answers(own: Path) -> bool:

@@ -11,6 +11,7 @@ import signal as signals
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,28 @@ class Process:
                 last = " | ".join(text.splitlines()[-3:])
                 raise LabError(f"{self._called()} {why} and never wrote {pattern!r}", cause=f"its last lines: {last}" if last else None)
             self._ended(_LOOK)
+
+    def wait_ready(self, ready: Callable[[], bool], called: str, otherwise: str = "does not answer", timeout: float = 60.0) -> None:
+        """Wait until a daemon does what it was started for; one that does not in time is killed.
+
+        Args:
+            ready: asks for it.
+            called: what an error calls it.
+            otherwise: what it says of one that lives and is not ready.
+            timeout: seconds.
+
+        Raises:
+            LabError: it ended instead, or is not ready in time, with the last line of its output.
+        """
+        deadline = time.monotonic() + timeout
+        while not ready():
+            last = "".join(self.output().strip().splitlines()[-1:]) or None
+            if not self.alive:
+                raise LabError(f"{called} ended with status {self.status}", cause=last)
+            if time.monotonic() > deadline:
+                self.kill()
+                raise LabError(f"{called} {otherwise} after {timeout:g} s", cause=last)
+            time.sleep(_LOOK)
 
     def state(self) -> ProcessState:
         """Return what /proc says of it now; of one that has ended only its pid, its name and the state "X"."""
