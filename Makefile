@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV ?= uv
 PYTHON := .venv/bin/python
+MACHINES ?= 3
 SETUP := vagrant/provision/setup.sh
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
@@ -23,7 +24,10 @@ lab: ## set everything up, start JupyterLab on 127.0.0.1 and print its URL (root
 .PHONY: test
 test: ## set up and run every test (root)
 	$(able)@$(SETUP) test
-	@env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS $(PYTHON) -m pytest
+	@unset MAKEFLAGS MAKELEVEL MFLAGS; failed=0; \
+	$(PYTHON) -m pytest -m beside --dist loadgroup --tx '$(MACHINES)*popen//python=tests/machine' || failed=$$?; \
+	$(PYTHON) -m pytest -m 'not beside' || failed=$$?; \
+	exit $$failed
 
 .PHONY: vm
 vm: ## the lab in a virtual machine: build its box if absent, boot it, print the URL (root; docs/vm.md)
@@ -50,7 +54,7 @@ lint: ## ruff, mypy --strict, import-linter, shellcheck
 	$(call refuse,$(if $(wildcard .venv/installed-test),,make lint needs its tools; remedy: make test sets them up))@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo > /dev/null || .venv/bin/lint-imports --no-logo
-	@shellcheck vagrant/*.sh vagrant/box/*.sh vagrant/provision/*.sh .ci/run
+	@shellcheck vagrant/*.sh vagrant/box/*.sh vagrant/provision/*.sh tests/machine .ci/run
 
 .PHONY: lock
 lock: ## choose the versions of the Python packages anew (needs uv)

@@ -2,22 +2,27 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from leaks import nothing_left
 from serving import services, serving
 
+from labkit.course import course_map
+
 __all__ = ["nothing_left", "services", "serving"]  # the first watches every test of the rooms that change the machine
 
 ROOTED = ("kernel", "runtimes", "notebooks", "host", "vm", "images", "faults", "browser")
 """The rooms whose tests change the machine: one run at a time."""
 
+BESIDE = ("browser", "faults", "notebooks", "runtimes")
+"""The rooms whose tests may run side by side, but for those that need the process connector of the first namespaces."""
 
 STATES = Path("/var/tmp")
 """Where the state of a run lies: below another root's temporary directory its files could not be reached by other users."""
@@ -25,6 +30,38 @@ STATES = Path("/var/tmp")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--each-cell", action="store_true", help="tests/faults: kill the kernel after each cell, not after every second")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that may run in a machine of their own beside others, and keep those of a room about one lab together there.
+
+    They share what one run of the lab recorded.
+    """
+    first = {lab.id for lab in course_map.written() if "lab.execs(" in lab.notebook().read_text()} | {"test_execs"}
+    for item in items:
+        lab = re.search(r"\[(\d+\.\d+)", item.name)
+        about = lab[1] if lab else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name} {about}"))
+        if item.path.parent.name in BESIDE and about not in first:
+            item.add_marker(pytest.mark.beside)
+
+
+@pytest.fixture
+def told(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+    """Keep a row of a table that is printed, whole, at the end of the run."""
+    return lambda heading, row: record_property("told", (heading, row))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables that the tests told."""
+    tables: dict[str, list[str]] = {}
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for heading, row in (value for name, value in report.user_properties if name == "told" and report.when == "call"):
+            tables.setdefault(heading, []).append(row)
+    for heading, rows in tables.items():
+        terminalreporter.section(heading)
+        terminalreporter.write_line("\n".join(sorted(rows)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,6 +41,8 @@ class Podman:
     """Podman as root: root inside is root outside, with fewer capabilities."""
 
     name = "podman"
+    _storage: tuple[str, ...] = ("--storage-opt=overlay.skip_mount_home=true",)
+    """Else the storage is mounted on itself, and stays so where podman is killed in the middle."""
 
     def available(self) -> str | None:
         """Return None where podman is installed."""
@@ -184,7 +186,7 @@ class Podman:
         """Run podman on the store of the labs, in the cgroup of a container."""
         run = podman_store.session(store)
         own = ["--root", str(podman_store.graph(store)), "--runroot", f"{run}/run", "--tmpdir", f"{run}/libpod"]
-        argv = self._typed(["podman", *own, "--cgroup-manager=cgroupfs", "--events-backend=file", *words])
+        argv = self._typed(["podman", *own, *self._storage, "--cgroup-manager=cgroupfs", "--events-backend=file", *words])
         keep: dict[str, Any] = {"env": self._environment(store), "cwd": "/", "on_error": lambda _: None, **options}
         return processes.run(argv, cgroups=self._cgroups(name), **keep)
 
@@ -205,6 +207,7 @@ class PodmanRootless(Podman):
     """Podman as a user: root inside is that user outside, the others are its subordinate ids."""
 
     name = "podman-rootless"
+    _storage = ()  # it is mounted in the user's own mount namespace
 
     def available(self) -> str | None:
         """Return None where podman is installed and the labs' user has ids to map."""

@@ -198,8 +198,9 @@ def _undo(entry: ledger.Entry) -> None:
     No podman is asked: it may have been killed in the middle. Mounts and files go with the directory.
     """
     directory = Path(entry.key["directory"])
-    for process in _working_for(directory):
-        ending.end([], root=process)
+    while working := list(_working_for(directory)):  # a conmon whose container ends starts one more podman
+        for process in working:
+            ending.end([], root=process)
     pods = list(_pods(directory))
     for identifier in ids(directory) | _told(directory, "container"):
         places = [parent / f"libpod-{identifier}" for parent in (*_parents(), *pods)]

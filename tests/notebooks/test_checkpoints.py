@@ -1,7 +1,7 @@
 """Each checkpoint on both sides: what must not pass does not, what must does. Prints the table."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
@@ -16,6 +16,7 @@ CASES = [
     for lab in course_map.written()
     for checkpoint in import_module(f"labkit.course.lab_{lab.id.replace('.', '_')}").CHECKPOINTS
 ]
+Told = Callable[[str, str], None]
 PATIENCE = 300
 HEADER = f"{'checkpoint':<20} {'kind':<6} {'before':<8} {'solved':<8} {'undone':<8} near misses"
 
@@ -41,15 +42,6 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     one.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    rows: list[str] = []
-    yield rows
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print("\n" + "\n".join([HEADER, *rows]))
-
-
 def verdict(lab: Lab, checkpoint: Checkpoint) -> str:
     measured = lab.checkpoints.verdict(checkpoint.id, lab)
     assert measured.passed or measured.measured, "what is not done says what was measured"
@@ -63,7 +55,7 @@ def anew(lab: Lab, checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(("lab_id", "checkpoint"), CASES)
-def test_a_checkpoint_passes_for_its_solution_and_for_nothing_else(lab: Lab, lab_id: str, checkpoint: Checkpoint, table: list[str]):
+def test_a_checkpoint_passes_for_its_solution_and_for_nothing_else(lab: Lab, lab_id: str, checkpoint: Checkpoint, told: Told):
     anew(lab, checkpoint)
     before = verdict(lab, checkpoint)
     lab.run(checkpoint.solution)
@@ -82,7 +74,7 @@ def test_a_checkpoint_passes_for_its_solution_and_for_nothing_else(lab: Lab, lab
         lab.run(script)
         misses[name] = verdict(lab, checkpoint)
     tried = ", ".join(f"{name}: {result}" for name, result in misses.items())
-    table.append(f"{lab_id + ' ' + checkpoint.id:<20} {checkpoint.kind:<6} {before:<8} {solved:<8} {undone:<8} {tried}")
+    told(HEADER, f"{lab_id + ' ' + checkpoint.id:<20} {checkpoint.kind:<6} {before:<8} {solved:<8} {undone:<8} {tried}")
     assert before == "fails"
     assert solved == "passes", lab.checkpoints.verdict(checkpoint.id, lab)
     assert undone == "fails"

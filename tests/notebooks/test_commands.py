@@ -7,7 +7,7 @@
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,17 +131,15 @@ def places(lab: course_map.CourseLab) -> Iterator[tuple[Command, str]]:
         yield command, next((name for name, found in cells if is_run(pattern(command.line), found)), "")
 
 
-def test_every_command_of_the_course_is_run_or_has_its_reason(capsys: pytest.CaptureFixture[str]):
-    rows, missing, idle = [HEADER], [], []
+def test_every_command_of_the_course_is_run_or_has_its_reason(told: Callable[[str, str], None]):
+    missing, idle = [], []
     for lab in course_map.written():
         if lab.id not in IDS and not (DATA / f"{lab.id}.txt").is_file():
             continue
         for command, cell in places(lab):
-            rows.append(f"{lab.id:<4} {cell or '-':<10} {command.line}" + (f"   not run: {command.reason}" if not cell else ""))
+            told(HEADER, f"{lab.id:<4} {cell or '-':<10} {command.line}" + (f"   not run: {command.reason}" if not cell else ""))
             missing += [f"{lab.id}: {command.line}"] if not cell and not command.reason else []
             idle += [f"{lab.id}: {command.line}"] if cell and command.reason else []
-    with capsys.disabled():
-        print("\n" + "\n".join(rows))
     assert missing == [], "no cell runs it, and no reason is given"
     assert idle == [], "a cell runs it: its reason is to be struck"
 

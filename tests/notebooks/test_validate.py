@@ -11,8 +11,7 @@ Run = Callable[[course_map.CourseLab], tuple[Validation, list[dict]]]
 
 
 @pytest.mark.parametrize("lab", course_map.written(), ids=lambda lab: lab.id)
-def test_a_fresh_run_says_what_is_stored(lab: course_map.CourseLab, fresh_run: Run, capsys: pytest.CaptureFixture[str]):
+def test_a_fresh_run_says_what_is_stored(lab: course_map.CourseLab, fresh_run: Run, told: Callable[[str, str], None]):
     result, _ = fresh_run(lab)
-    with capsys.disabled():
-        print(f"\n{str(result).splitlines()[0]}")
+    told("a fresh run", str(result).splitlines()[0])
     assert result.passed, str(result)

@@ -36,7 +36,11 @@ def web(life: Lifecycle, root: Callable[[Runtime], Path], tmp_path: Path) -> Pat
 
 
 def inside(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    """Return the first word of a process, as soon as it has any: in the middle of an execve there is none."""
+    deadline = time.monotonic() + 10
+    while not (words := Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))[0]:
+        assert time.monotonic() < deadline
+    return words[0]
 
 
 def of_the_lab(life: Lifecycle) -> list[tuple[str, str, int | None]]:

@@ -25,7 +25,7 @@ machine=(
 )
 tests=(
     "${machine[@]}"
-    bubblewrap chromium crun e2fsprogs fuse-overlayfs gcc git libc6-dev make mergerfs shellcheck
+    bubblewrap chromium crun e2fsprogs fuse-overlayfs gcc git libc6-dev make mergerfs shellcheck tini
 )
 benchmarks=(
     bubblewrap crun gcc libc6-dev systemd # systemd-cgtop is a peer that is measured

@@ -18,13 +18,13 @@ from labkit.kernel.cgroups import causes as cgroup_causes
 from labkit.kernel.cgroups import controllers as cgroup_controllers
 from labkit.kernel.cgroups import files as cgroup_files
 from labkit.kernel.cgroups import members
-from labkit.kernel.cgroups.delegation import check_name, guest, home, home_in, make_directory, subtree, tracker
+from labkit.kernel.cgroups.delegation import check_name, guest, home, home_in, make_directory, subtree, tracker, trackers
 from labkit.kernel.cgroups.hierarchy import Hierarchies, Hierarchy, hierarchies, require_all
 from labkit.kernel.cgroups.interface import Value, size, text_of
 from labkit.kernel.cgroups.reading import states
 from labkit.kernel.cgroups.versions import TABLE, Row
 
-__all__ = ["TABLE", "Cgroup", "Hierarchies", "Hierarchy", "Row", "hierarchies", "home", "size", "states", "subtree", "tracker"]
+__all__ = ["TABLE", "Cgroup", "Hierarchies", "Hierarchy", "Row", "hierarchies", "home", "size", "states", "subtree", "tracker", "trackers"]
 
 
 class HasPid(Protocol):

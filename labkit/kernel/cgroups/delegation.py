@@ -164,8 +164,7 @@ def tracker(name: str) -> Path:
         LabError: the name cannot be that of a cgroup.
     """
     check_name(name)
-    parent = _home_of_v2() / TRACKERS
-    parent.mkdir(exist_ok=True)
+    parent = trackers()
     for number in range(1, 10_000):
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:
@@ -178,6 +177,13 @@ def tracker(name: str) -> Path:
                 continue
         return path
     raise LabError(f"10,000 processes called {name} are running", remedy="lab.reset()")
+
+
+def trackers() -> Path:
+    """Return the directory of v2 in which each process has a cgroup, made."""
+    directory = _home_of_v2() / TRACKERS
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 def _home_of_v2() -> Path:

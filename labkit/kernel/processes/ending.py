@@ -7,11 +7,13 @@ a number that the kernel gave to another process in the meantime is never killed
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 MARK = "LABKIT_PROCESS"
@@ -106,10 +108,22 @@ def known(pid: int) -> Known | None:
 def remove(tracker: Tracker) -> None:
     """Remove an empty cgroup; one that is in use, or gone, stays as it is."""
     try:
-        if tracker.there:
-            os.rmdir(tracker.path)
+        with alone(os.path.dirname(tracker.path)):
+            if tracker.there:
+                os.rmdir(tracker.path)
     except OSError:
         return
+
+
+@contextmanager
+def alone(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep every other process from making and removing trackers in a directory: an empty one may be about to be joined."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _family(mark: bytes, roots: Iterable[Known]) -> set[Known]:

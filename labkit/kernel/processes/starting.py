@@ -36,7 +36,7 @@ def launch(plan: Plan, stdin: int | None, stdout: Output, stderr: int | None) ->
             else:
                 request["enter"].append([KINDS[kind].flag, len(fds)])
         try:
-            with launching.placing:
+            with launching.placing, ending.alone(cgroups.trackers()):
                 path = str(cgroups.tracker(plan.name or "process"))
                 tracker = ending.Tracker(path, os.stat(path).st_ino)
                 request["tracker"] = tuple(tracker)
