@@ -236,6 +236,5 @@ def _truth(name: str, value: str) -> str:
 
 def described(options: dict[str, Option]) -> list[tuple[str, str]]:
     """Return each option and what it is for, as the help of a command shows them."""
-    return [
-        (f"--{name}" if each.takes is Takes.FLAG else f"--{name} {each.takes.value}", each.help) for name, each in sorted(options.items())
-    ]
+    words = {name: "" if each.takes is Takes.FLAG else f" {each.takes.value}" for name, each in options.items()}
+    return [(f"--{name}{words[name]}", each.help) for name, each in sorted(options.items())]

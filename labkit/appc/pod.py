@@ -161,8 +161,8 @@ class Pod:
         return self.directory / "stage1/rootfs"
 
     def image_of(self, app: str) -> Path:
-        """Return the rendered tree of an app's image: the lower directory of its overlay, or what is copied."""
-        return self.data / (self.directory / "appsinfo" / app / "treeStoreID").read_text().strip()
+        """Return the root of an app's image as the store has rendered it: the lower directory of its overlay, or what is copied."""
+        return self.data / "cas/tree" / (self.directory / "appsinfo" / app / "treeStoreID").read_text().strip() / "rootfs"
 
     @property
     def pid(self) -> int | None:

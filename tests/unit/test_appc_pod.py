@@ -126,7 +126,7 @@ def test_settings_are_kept_beside_the_manifest(pods: Pods) -> None:
 
 def test_the_root_of_an_app_is_where_rkt_has_it(pods: Pods) -> None:
     pod = in_state(pods, "run")
-    pod.write("appsinfo/web/treeStoreID", "cas/tree/deps-sha512-1234/rootfs\n")
+    pod.write("appsinfo/web/treeStoreID", "deps-sha512-1234\n")
     assert pod.rootfs_of("web") == pods.data / "pods/run" / pod.uuid / "stage1/rootfs/opt/stage2/web/rootfs"
     assert pod.image_of("web") == pods.data / "cas/tree/deps-sha512-1234/rootfs"
     assert not pod.overlay
