@@ -197,9 +197,9 @@ def _write(pod: Pod, store: Store, manifest: PodManifest, *, overlay: bool) -> N
     """Write what stage 1 needs: the manifest, and for each app its image's manifest and the tree that lies ready in the store."""
     for app in manifest.apps:
         key = store.find(str(app.image_id))
-        tree = store.rendered(key)
         pod.write(f"appsinfo/{app.name}/manifest", serialized(store.manifest(key).record()))
-        pod.write(f"appsinfo/{app.name}/treeStoreID", f"{tree.name}\n")
+        pod.write(f"appsinfo/{app.name}/treeStoreID", f"{store.tree_id(key)}\n")  # before: what a pod names stays in the store
+        store.rendered(key)
     if overlay:
         pod.write("overlay-prepared", "")
     pod.stage1.mkdir(parents=True)

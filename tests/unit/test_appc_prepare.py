@@ -140,7 +140,7 @@ def test_what_cannot_be_is_refused_with_its_name(words: str, why: str) -> None:
 
 
 def test_two_apps_of_one_name_are_refused() -> None:
-    with pytest.raises(PrepareError, match="^error setting up stage0: error: multiple apps with name web$"):
+    with pytest.raises(PrepareError, match="error setting up stage0: error: multiple apps with name web"):
         pod_of("web web", WEB, WEB)
     assert [app.name for app in pod_of("web web --name=web2", WEB, WEB).apps] == ["web", "web2"]
 
@@ -153,7 +153,7 @@ def test_volumes_mounts_and_ports() -> None:
     pod = pod_of(words, WEB, replace(WEB, name="two"))
     assert pod.volumes == (
         Volume("rkthostrovol", "host", "/srv/rktrovol", read_only=True),
-        Volume("db", "empty", mode="0700", uid=5),
+        Volume("db", "empty", mode="0700", uid=5, gid=0),
     )
     assert [app.mounts for app in pod.apps] == [(Mount("db", "/db"), Mount("rkthostrovol", "/data/app2")), (Mount("db", "/db"),)]
     assert pod.ports == (ExposedPort("80-tcp", 8080), ExposedPort("80-tcp", 8081, "127.0.0.1"))
@@ -161,7 +161,7 @@ def test_volumes_mounts_and_ports() -> None:
 
 
 def test_a_volume_may_say_that_its_first_word_is_its_name() -> None:
-    assert volume("name=a,kind=empty") == volume("a,kind=empty") == Volume("a", "empty")
+    assert volume("name=a,kind=empty") == volume("a,kind=empty") == Volume("a", "empty", mode="0755", uid=0, gid=0)
 
 
 def test_an_app_is_called_as_the_last_part_of_its_image() -> None:
@@ -182,7 +182,10 @@ class FakeStore:
         return WEB
 
     def rendered(self, key: ImageID) -> Path:
-        return self.trees / "deps-sha512-1234"
+        return self.trees / self.tree_id(key) / "rootfs"
+
+    def tree_id(self, key: ImageID) -> str:
+        return "deps-sha512-1234"
 
 
 def test_a_prepared_pod_has_all_that_stage_1_needs(tmp_path: Path) -> None:
