@@ -1,1 +1,1 @@
-"""rkt lives: a small pod executor for the App Container specification, on the mechanisms of the kernel room."""
+"""App Container images and pods, and the command `rkt` that runs them."""
