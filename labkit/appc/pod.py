@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,27 @@ _STATES = {  # place: (nobody holds the lock, somebody holds it)
     "exited-garbage": (State.EXITED_GARBAGE, State.DELETING),
     "garbage": (State.GARBAGE, State.DELETING),
 }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pod is run with, beside its manifest: kept in its file `runtime-config`.
+
+    Attributes:
+        hostname: "" for `rkt-UUID`.
+        dns: name servers for /etc/resolv.conf; without any it is not written.
+        dns_domain: for its line `domain`.
+        dns_search: for its line `search`.
+        dns_opt: for its line `options`.
+        hosts_entry: lines of /etc/hosts, as `10.2.1.42=db`; `host` stands for the host's own file.
+    """
+
+    hostname: str = ""
+    dns: tuple[str, ...] = ()
+    dns_domain: str = ""
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    hosts_entry: tuple[str, ...] = ()
 
 
 class PodError(LabError):
@@ -114,6 +136,21 @@ class Pod:
 
         return PodManifest.parse((self.directory / "pod").read_bytes())
 
+    @property
+    def settings(self) -> Settings:
+        """What it is run with, beside its manifest."""
+        found = json.loads(self.read("runtime-config") or "{}")
+        return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self.write("runtime-config", json.dumps(asdict(settings), indent=1))
+
+    @property
+    def overlay(self) -> bool:
+        """Whether each app gets an overlay over its image's tree; else it gets a copy."""
+        return self.read("overlay-prepared") is not None
+
     def rootfs_of(self, app: str) -> Path:
         """Return where the root file system of an app is mounted while the pod runs."""
         return self.stage1 / "opt/stage2" / app / "rootfs"
@@ -124,8 +161,8 @@ class Pod:
         return self.directory / "stage1/rootfs"
 
     def image_of(self, app: str) -> Path:
-        """Return the rendered tree of an app's image: the lower directory of its overlay, or what is copied."""
-        return self.data / (self.directory / "appsinfo" / app / "treeStoreID").read_text().strip()
+        """Return the root of an app's image as the store has rendered it: the lower directory of its overlay, or what is copied."""
+        return self.data / "cas/tree" / (self.directory / "appsinfo" / app / "treeStoreID").read_text().strip() / "rootfs"
 
     @property
     def pid(self) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.appc.pod import PLACES, Pod, PodError, Pods, State
+from labkit.appc.pod import PLACES, Pod, PodError, Pods, Settings, State
 
 
 @pytest.fixture
@@ -115,3 +115,18 @@ def test_files_are_written_whole_and_read_where_they_are(pods: Pods) -> None:
     assert abs((pod.since("pod-created") or 0) - time.time()) < 60
     pod.write("net-info.json", '[{"netNa')
     assert pod.networks == []
+
+
+def test_settings_are_kept_beside_the_manifest(pods: Pods) -> None:
+    pod = in_state(pods, "prepared")
+    assert pod.settings == Settings()
+    pod.settings = Settings(hostname="box", dns=("8.8.8.8", "8.8.4.4"))
+    assert pods.find(pod.uuid).settings == Settings(hostname="box", dns=("8.8.8.8", "8.8.4.4"))
+
+
+def test_the_root_of_an_app_is_where_rkt_has_it(pods: Pods) -> None:
+    pod = in_state(pods, "run")
+    pod.write("appsinfo/web/treeStoreID", "deps-sha512-1234\n")
+    assert pod.rootfs_of("web") == pods.data / "pods/run" / pod.uuid / "stage1/rootfs/opt/stage2/web/rootfs"
+    assert pod.image_of("web") == pods.data / "cas/tree/deps-sha512-1234/rootfs"
+    assert not pod.overlay
