@@ -1,0 +1,1 @@
+"""App Container images and pods, and the command `rkt` that runs them."""
