@@ -16,9 +16,12 @@ from typing import Any
 
 from labkit import ledger
 from labkit.appc import pod_netns, ports
+from labkit.appc.net_info import NetInfo, NetworkError, forwardable, load, shown
 from labkit.cni import PLUGINS, Attachment, Caller, Network, Result, chains, configuration
 from labkit.cni.holding import held
 from labkit.errors import LabError
+
+__all__ = ["NetInfo", "NetworkError", "Networks", "down", "forwardable", "load", "shown", "up"]
 
 DEFAULT = "default"
 RESTRICTED = "default-restricted"
@@ -40,10 +43,6 @@ _BUILT_IN = {
         "ipam": {"type": "host-local", "subnet": "172.31.0.0/16"},
     },
 }
-
-
-class NetworkError(LabError):
-    """Say why a pod's networks cannot be set up, or not be taken down whole."""
 
 
 @dataclass(frozen=True)
@@ -119,65 +118,6 @@ class Networks:
     def caller(self) -> Caller:
         """Return the caller of the plugins."""
         return Caller(self.state, self.plugins)
-
-
-@dataclass(frozen=True)
-class NetInfo:
-    """One network of a pod, as net-info.json keeps it.
-
-    Attributes:
-        net_name: the network.
-        net_conf: its configuration, below the pod's directory.
-        if_name: the link in the pod.
-        ip: the pod's address, or "".
-        mask: of its network: "255.255.255.0".
-        args: the words for the plugins.
-        host_ip: the host's end; kept by nobody but the supervisor.
-        nameservers: that the network names.
-        masquerades: whether the pod reaches the outside by the host's address.
-    """
-
-    net_name: str
-    net_conf: str
-    if_name: str
-    ip: str
-    mask: str
-    args: str = ""
-    host_ip: str = ""
-    nameservers: tuple[str, ...] = ()
-    masquerades: bool = False
-
-    def record(self) -> dict[str, Any]:
-        """Return it as net-info.json has it."""
-        found = {"netName": self.net_name, "netConf": self.net_conf, "ifName": self.if_name}
-        return found | {"ip": self.ip, "args": self.args, "mask": self.mask}
-
-
-def load(directory: Path) -> tuple[NetInfo, ...]:
-    """Return the networks of a pod by its net-info.json; none where there is no such file, or its writer was killed."""
-    try:
-        records = json.loads((directory / "net-info.json").read_text())
-        keys = ("netName", "netConf", "ifName", "ip", "mask", "args")
-        return tuple(NetInfo(*(str(record.get(key) or "") for key in keys)) for record in records)
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
-        return ()
-
-
-def shown(networks: Sequence[NetInfo]) -> str:
-    """Return networks as `rkt list` and `rkt status` show them: `default:ip4=172.16.28.2`."""
-    return ", ".join(f"{one.net_name}:ip4={one.ip}" for one in networks)
-
-
-def forwardable(networks: Sequence[NetInfo]) -> NetInfo:
-    """Return the network through which ports lead into the pod: the first that masquerades, else the last.
-
-    Raises:
-        NetworkError: the pod has no network with an address.
-    """
-    able = [one for one in networks if one.ip]
-    if not able:
-        raise NetworkError("no network through which a port could lead into the pod")
-    return next((one for one in able if one.masquerades), able[-1])
 
 
 def up(
@@ -340,7 +280,8 @@ def _delete_tables(state: Path) -> None:
     try:
         with held(_tables_lock(state), seconds=0):
             before = json.loads(note.read_text())
-            if all([chains.delete_empty(table) for table in chains.tables() if table not in before]):
+            gone = [chains.delete_empty(table) for table in chains.tables() if table not in before]
+            if all(gone):
                 note.unlink(missing_ok=True)
     except LabError:
         return  # the other one does it

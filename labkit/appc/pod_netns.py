@@ -25,6 +25,7 @@ def create(pod_uuid: str) -> Path:
 
     Shell:
         ip netns add rkt-31733fb7-...
+
     Returns:
         Its file.
 

@@ -115,7 +115,7 @@ class MountState:
 
     @property
     def propagation(self) -> str:
-        """ "shared", "private", "slave", "slave,shared" or "unbindable". See: mount_namespaces(7)."""
+        """"shared", "private", "slave", "slave,shared" or "unbindable". See: mount_namespaces(7)."""
         tags = [tag.split(":")[0] for tag in self.optional]
         words = [word for tag, word in (("master", "slave"), ("shared", "shared"), ("unbindable", "unbindable")) if tag in tags]
         return ",".join(words) or "private"

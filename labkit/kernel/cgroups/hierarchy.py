@@ -67,7 +67,7 @@ class Hierarchies:
 
     @property
     def mode(self) -> str:
-        """ "v1", "v2", "hybrid", or "none": what the machine has mounted; what the lab added does not count."""
+        """"v1", "v2", "hybrid", or "none": what the machine has mounted; what the lab added does not count."""
         versions = {hierarchy.version for hierarchy in self.mounted if not hierarchy.own and not hierarchy.name.startswith("name=")}
         return {(): "none", (1,): "v1", (2,): "v2", (1, 2): "hybrid"}[tuple(sorted(versions))]
 

@@ -207,8 +207,6 @@ def make_directory() -> None:
 def make_file(path: str) -> dict[str, int]:
     """Make a network namespace that a file keeps alive, and return what it is recognised by, as `identity` does.
 
-    The directory of the file must be on a shared mount, or other mount namespaces do not see it: `make_directory`.
-
     Raises:
         FileExistsError: there is such a file.
 
