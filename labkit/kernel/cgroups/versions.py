@@ -60,16 +60,8 @@ TABLE: tuple[Row, ...] = (
     Row("pids.current", ("pids.current",)),
     Row("pids.peak", ("pids.peak",)),
     Row("pids.events", ("pids.events",)),
-    Row(
-        "io.max",
-        (
-            "blkio.throttle.read_bps_device",
-            "blkio.throttle.write_bps_device",
-            "blkio.throttle.read_iops_device",
-            "blkio.throttle.write_iops_device",
-        ),
-        "one file a direction and unit; max is 0",
-    ),
+    Row("io.max", ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device", "blkio.throttle.read_iops_device",
+                   "blkio.throttle.write_iops_device"), "one file a direction and unit; max is 0"),
     Row("io.stat", ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"), "one file a unit"),
     Row("io.bfq.weight", ("blkio.bfq.weight",)),
     Row("io.weight", (), "v1 has no io cost model"),

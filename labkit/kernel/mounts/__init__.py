@@ -197,7 +197,9 @@ def propagation(target: Location, kind: str, recursive: bool = False) -> MountSt
         refuse_strangers(top)
     flags = _PROPAGATION[kind] | (syscalls.MS_REC if recursive else 0)
     _call(None, where, None, flags)
-    trace.record(shlex.join(["mount", f"--make-{'r' if recursive else ''}{kind}", where]), calls=[_as_call(None, where, None, flags)])
+    trace.record(
+        shlex.join(["mount", f"--make-{'r' if recursive else ''}{kind}", where]), calls=[_as_call(None, where, None, flags)]
+    )
     return at(where) or top
 
 
