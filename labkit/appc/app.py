@@ -141,13 +141,13 @@ def port_record(port: Port) -> dict[str, object]:
 
 
 def read_port(fields: Fields) -> Port:
-    """Read a port.
+    """Read a port; a count of 0 is one that is not set.
 
     Raises:
         ManifestError: the first field that breaks a rule.
     """
     first = fields.number("port", 1, 65535)
-    count = fields.number("count", 1, 65535, default=1)
+    count = fields.number("count", 0, 65535, default=1) or 1
     if first + count - 1 > 65535:
         fields.refuse("count", f"{count} ports from {first} on end above 65535")
     name = ac_name(fields.text("name"), fields.at("name"))

@@ -92,8 +92,12 @@ def isolators(fields: Fields, *, unknown: bool = False) -> tuple[Isolator, ...]:
 
 def _amounts(isolator: Fields) -> None:
     value = _object(isolator)
-    if value.value("request") is None and value.value("limit") is None:
-        isolator.refuse("value", "needs a request or a limit")
+    if value.flag("default"):
+        value.refuse("default", "must be false")
+    _quantities(value)
+
+
+def _quantities(value: Fields) -> None:
     for key in ("request", "limit"):
         if value.value(key) is not None:
             amount = value.value(key)
@@ -107,7 +111,7 @@ def _default_amounts(isolator: Fields) -> None:
         value.refuse("default", "must be true")
     if value.value("request") is not None:
         value.refuse("request", "cannot be asked for, only a limit")
-    _amounts(isolator)
+    _quantities(value)
 
 
 def _set(isolator: Fields) -> None:
@@ -161,7 +165,10 @@ def _flag(isolator: Fields) -> None:
 
 
 def _profile(isolator: Fields) -> None:
-    _object(isolator).text("name")
+    if isinstance(isolator.value("value"), str):
+        isolator.text("value")
+    else:
+        _object(isolator).text("name")
 
 
 WELL_KNOWN: dict[str, Callable[[Fields], None]] = {

@@ -63,16 +63,11 @@ class Volume:
         mode = fields.text("mode", "")
         if mode and not _MODE.fullmatch(mode):
             fields.refuse("mode", f"{shown(mode)} are no permissions in octal digits, such as 0755")
-        return cls(
-            name,
-            kind,
-            source,
-            fields.flag("readOnly"),
-            None if fields.value("recursive") is None else fields.flag("recursive"),
-            mode or None,
-            _id(fields, "uid"),
-            _id(fields, "gid"),
-        )
+        uid, gid = (fields.number(key, 0, _LARGEST_ID, default=0) for key in ("uid", "gid"))
+        if kind == EMPTY:
+            return cls(name, kind, read_only=fields.flag("readOnly"), mode=mode or "0755", uid=uid, gid=gid)
+        recursive = None if fields.value("recursive") is None else fields.flag("recursive")
+        return cls(name, kind, source, fields.flag("readOnly"), recursive)
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -212,10 +207,6 @@ class PodManifest:
     def volume(self, mount: Mount) -> Volume | None:
         """Return the volume that a mount means; None where the pod has none of this name."""
         return mount.app_volume or next((each for each in self.volumes if each.name == mount.volume), None)
-
-
-def _id(fields: Fields, key: str) -> int | None:
-    return None if fields.value(key) is None else fields.number(key, 0, _LARGEST_ID)
 
 
 def _runtime_app(fields: Fields) -> RuntimeApp:

@@ -75,17 +75,23 @@ class Store:
         raise NotImplementedError
 
     def rendered(self, key: ImageID) -> Path:
-        """Return the tree of an image with what it stands on: the parent of `rootfs`, rendered once and checked before it is used.
+        """Return the root file system of an image with what it stands on (`cas/tree/ID/rootfs`), rendered once and checked before each use.
+
+        Whoever uses it writes `tree_id(key)` into `pods/*/UUID/appsinfo/APP/treeStoreID` before: `gc` leaves such a tree alone.
 
         Raises:
             LabError: a dependency is not in the store; the tree is not any more what was rendered.
         """
         raise NotImplementedError
 
-    def verify(self, key: ImageID) -> None:
-        """Read the archive of an image and compare it with its key."""
+    def tree_id(self, key: ImageID) -> str:
+        """Return the name of the tree of an image, `deps-sha512-...`: it is of the image and of what it stands on now."""
         raise NotImplementedError
 
-    def gc(self) -> tuple[str, ...]:
-        """Remove what no image needs: trees of images that are gone, what an interruption left; return the names."""
+    def verify(self, key: ImageID) -> None:
+        """Read the archive of an image, and its tree where it was rendered, and compare both with what they were."""
+        raise NotImplementedError
+
+    def gc(self, *, grace_period: float = 24 * 3600) -> tuple[str, ...]:
+        """Remove images not used for that many seconds, trees that no pod uses, what an interruption left; return the names."""
         raise NotImplementedError
