@@ -22,7 +22,7 @@ _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 8, 2
 _SECCOMP_MODE_FILTER, _CAPABILITY_VERSION_3 = 2, 0x20080522
 
 
-class StepFailed(Exception):
+class StepFailed(Exception):  # noqa: N818 - what happened, not a mistake of ours
     """A step on an app's way to its program failed.
 
     Attributes:

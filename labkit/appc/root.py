@@ -155,18 +155,27 @@ def write(path: str, text: str) -> None:
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
-    """Attach a file system, or change a mount. See: mount(2)."""
+    """Attach a file system, or change a mount.
+
+    See: mount(2)
+    """
     words = [None if word is None else os.fsencode(word) for word in (source, target, fstype, data)]
     call("mount", *words[:3], ctypes.c_ulong(flags), words[3], shown=target)
 
 
 def unshare(flags: int) -> None:
-    """Leave namespaces for new ones. See: unshare(2)."""
+    """Leave namespaces for new ones.
+
+    See: unshare(2)
+    """
     call("unshare", flags)
 
 
 def enter(file: str, nstype: int) -> None:
-    """Enter the namespace of a file. See: setns(2)."""
+    """Enter the namespace of a file.
+
+    See: setns(2)
+    """
     fd = os.open(file, os.O_RDONLY)
     try:
         call("setns", fd, nstype, shown=file)
@@ -175,7 +184,10 @@ def enter(file: str, nstype: int) -> None:
 
 
 def prctl(option: int, *arguments: Any) -> None:
-    """Set an attribute of this process. See: prctl(2)."""
+    """Set an attribute of this process.
+
+    See: prctl(2)
+    """
     words = [one if isinstance(one, bytes) else ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:4]]
     call("prctl", option, *words)
 
