@@ -120,7 +120,7 @@ def test_an_entry_that_would_leave_the_root_is_refused_by_its_name(tmp_path: Pat
     (root / "out").symlink_to(outside)
     with pytest.raises(LabError) as caught:
         layer.apply(archive((entry, b"")), root)
-    assert f"layer entry {entry.name!r} refused" in str(caught.value)
+    assert f"archive entry {entry.name!r} refused" in str(caught.value)
     assert why in str(caught.value)
     assert names(tmp_path) == ["outside", "outside/victim", "root", "root/out"]
 

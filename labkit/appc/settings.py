@@ -1,0 +1,97 @@
+"""What every command of rkt takes, before or after its name: where things are, and what is not checked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labkit.appc.fetch import insecure_options
+from labkit.appc.keystore import Keystore
+from labkit.appc.store import Store
+from labkit.errors import LabError
+
+DIRECTORY, LOCAL, SYSTEM = Path("/var/lib/rkt"), Path("/etc/rkt"), Path("/usr/lib/rkt")
+FAILED = 254
+"""The exit status of a command of rkt that could not do what it was asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one command.
+
+    Attributes:
+        directory: the state directory.
+        local: the local configuration.
+        system: the system's configuration.
+        insecure: what is not checked.
+    """
+
+    directory: Path = DIRECTORY
+    local: Path = LOCAL
+    system: Path = SYSTEM
+    insecure: frozenset[str] = frozenset()
+
+    def store(self) -> Store:
+        """Return the store of images."""
+        return Store(self.directory)
+
+    def keystore(self) -> Keystore:
+        """Return the trusted keys."""
+        return Keystore(self.local, self.system)
+
+
+def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command of click take the global options of rkt; its first argument is the Settings that they make.
+
+    What stands before the name of the command, the group keeps as Settings in the context's `obj`.
+    """
+    place = click.Path(path_type=Path)
+    options = (
+        click.option("--dir", "directory", type=place, envvar="RKT_DIR", help="rkt's data directory."),
+        click.option("--local-config", "local", type=place, envvar="RKT_LOCAL_CONFIG", help="Directory of the local configuration."),
+        click.option("--system-config", "system", type=place, help="Directory of the system's configuration."),
+        click.option("--user-config", type=place, expose_value=False, help="Is passed over here."),
+        click.option("--insecure-options", "insecure", multiple=True, help="What is not checked: image, tls, http, pubkey, all, ..."),
+        click.option("--debug", is_flag=True, expose_value=False, help="Is passed over here."),
+        click.option("--trust-keys-from-https", is_flag=True, expose_value=False, help="Is passed over here."),
+    )
+
+    @functools.wraps(command)
+    @click.pass_context
+    def with_settings(context: click.Context, /, directory: Path, local: Path, system: Path, insecure: Any, **given: Any) -> Any:
+        base = context.obj if isinstance(context.obj, Settings) else Settings()
+        with told(context):
+            unchecked = base.insecure | insecure_options(insecure)
+            settings = Settings(directory or base.directory, local or base.local, system or base.system, unchecked)
+            return command(settings, **given)
+
+    return functools.reduce(lambda made, option: option(made), reversed(options), with_settings)
+
+
+class told:  # noqa: N801 - reads as a sentence: with told(context)
+    """Print what went wrong as rkt does, `fetch: WHY`, and end with its exit status.
+
+    Args:
+        context: of the command.
+    """
+
+    def __init__(self, context: click.Context) -> None:
+        self._name = context.info_name or "rkt"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LabError):
+            message, more = error.message, [line for line in (error.cause, error.remedy) if line]
+        elif isinstance(error, OSError) and error.filename:
+            message, more = f"open {error.filename}: {(error.strerror or '').lower()}", []
+        else:
+            return
+        click.echo("\n".join([f"{self._name}: {message}", *(f"  {line}" for line in more)]), err=True)
+        raise SystemExit(FAILED) from error
