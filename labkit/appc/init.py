@@ -1,18 +1,17 @@
 """Process 1 of a pod, and the keeper of each app: the one program of stage 1 that runs inside. Standard library only.
 
-Run as `python -I -S init.py CONTROL LOCK NAMESPACES`, already as process 1 of a new PID namespace. It makes the pod's other
-namespaces, reports, and waits for the plan, while outside the network is set up. Then it forks a keeper for each app. A keeper
+Run as `python -I -S init.py CONTROL LOCK NAMESPACES NETNS`, already as process 1 of a new PID namespace. It makes the pod's other
+namespaces, enters that of the network where one is named, reports, and waits for the plan. Then it forks a keeper for each app. A keeper
 takes a mount namespace and a cgroup namespace of its own, builds the app's root in it (`root.py`), and runs, one after the other,
 the pre-start handler, the app and the post-stop handler; so all three see one root. Whatever an app leaves behind ends with it.
 
 The kernel ends all of it: this process dies with the supervisor (PR_SET_PDEATHSIG), and with process 1 of a PID namespace
-everything in that namespace. See: pid_namespaces(7), prctl(2), systemd.exec(5) for the exit codes
+everything in that namespace. See: pid_namespaces(7), prctl(2)
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import marshal
 import os
@@ -25,35 +24,22 @@ import time
 from typing import Any, NoReturn
 
 if __package__:
-    from labkit.appc import root
-else:  # run as a program, isolated: only the file beside this one is wanted
+    from labkit.appc import program, root
+else:  # run as a program, isolated: only the two files beside this one are wanted
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import program  # type: ignore[import-not-found, no-redef]
     import root  # type: ignore[import-not-found, no-redef]
 
     sys.path.pop(0)
 
-CHDIR, EXEC, OOM_ADJUST, GROUP, USER, CAPABILITIES, CGROUP, SECCOMP, PROFILE = 200, 203, 206, 216, 217, 218, 219, 228, 231
-"""Exit codes of an app that did not come to run, by the step that failed; systemd's, which rkt passed on."""
 SETUP = 254
+"""What an app ends with whose root could not be built."""
 GRACE = 10
 """Seconds that an app has after SIGTERM until SIGKILL follows."""
 
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_KEEPCAPS, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 24, 8, 36, 38
-_SECCOMP_MODE_FILTER, _CAPABILITY_VERSION_3 = 2, 0x20080522
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _FINISHING = (signal.SIGTERM, signal.SIGALRM)
-
-
-class StepFailed(Exception):
-    """A step on an app's way to its program failed.
-
-    Attributes:
-        code: what it then exits with.
-    """
-
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 class Keeper:
@@ -124,10 +110,10 @@ class Keeper:
             os.setsid()
             self._streams()
             tell(self.control, app=self.app["name"], pid=os.getpid())
-            with step(CGROUP, "cgroup"):
+            with program.step(program.CGROUP, "cgroup"):
                 join(self.members)
-            become(self.app["program"], argv)
-        except StepFailed as error:
+            program.become(self.app["program"], argv)
+        except program.StepFailed as error:
             code = error.code
             os.write(2, f"{self.app['name']}: {error}\n".encode())
         except BaseException as error:
@@ -170,78 +156,6 @@ class Keeper:
             os.kill(self.child, signal.SIGKILL)
 
 
-class step:  # noqa: N801  a block, read as a word: `with step(USER, "setuid")`
-    """Let an OSError in the block be a StepFailed with this exit code."""
-
-    def __init__(self, code: int, what: str) -> None:
-        self.code, self.what = code, what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise StepFailed(self.code, f"{self.what}: {error.strerror}") from error
-
-
-def become(program: dict[str, Any], argv: list[str]) -> NoReturn:
-    """Take the ids and lose the rights that a program is not to have, then execute it.
-
-    The bounding set is cut while we may; the user changes before the filter comes, and with KEEPCAPS, so that the filter needs no
-    no_new_privs; execve(2) then takes from a user what is not root's.
-
-    Args:
-        program: `env`, `cwd`, `uid`, `gid`, `groups`, `capabilities` (a mask), `no_new_privileges`, `seccomp` (a filter), `oom_score_adj`,
-            `profile` (of AppArmor or SELinux, as /proc/self/attr/exec takes it).
-        argv: what to execute, looked up in PATH.
-
-    Raises:
-        StepFailed: with the exit code of the step.
-    """
-    os.umask(0o022)
-    if program["oom_score_adj"] is not None:
-        with step(OOM_ADJUST, "oom_score_adj"):
-            root.write("/proc/self/oom_score_adj", str(program["oom_score_adj"]))
-    if program["profile"]:
-        with step(PROFILE, program["profile"]):
-            root.write("/proc/self/attr/exec", program["profile"])
-    with step(CHDIR, f"working directory {program['cwd']}"):
-        os.chdir(program["cwd"])
-    with step(CAPABILITIES, "capabilities"):
-        for number in range(64):
-            if not program["capabilities"] >> number & 1:
-                _drop(number)
-    with step(GROUP, f"group {program['gid']}"):
-        os.setgroups(program["groups"])
-        os.setresgid(program["gid"], program["gid"], program["gid"])
-    with step(USER, f"user {program['uid']}"):
-        root.prctl(_PR_SET_KEEPCAPS, 1)
-        os.setresuid(program["uid"], program["uid"], program["uid"])
-        _inherit_no_capability()
-    if program["no_new_privileges"]:
-        root.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    execute(argv, program["env"], program["seccomp"])
-
-
-def execute(argv: list[str], env: dict[str, str], seccomp: bytes) -> NoReturn:
-    """Install the filter and execute a program, found in PATH as execvp(3) does; between the two there is no other system call.
-
-    Raises:
-        StepFailed: it cannot be executed.
-    """
-    files = [argv[0]] if "/" in argv[0] else [f"{folder}/{argv[0]}" for folder in env.get("PATH", "").split(":") if folder]
-    if seccomp:
-        program = root.buffer(seccomp)
-        with step(SECCOMP, "seccomp"):
-            root.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, root.filter_program(program, len(seccomp) // 8))
-    refused = errno.ENOENT
-    for file in files:
-        try:
-            os.execve(file, argv, env)
-        except OSError as error:
-            refused = refused if error.errno in (errno.ENOENT, errno.ENOTDIR) else error.errno or refused
-    raise StepFailed(EXEC, f"{argv[0]}: {os.strerror(refused)}")
-
-
 def join(members: list[int]) -> None:
     """Move this process into the cgroups whose cgroup.procs are open."""
     for fd in members:
@@ -259,31 +173,17 @@ def tell(control: socket.socket, **message: object) -> None:
         control.send(marshal.dumps(message))
 
 
-def _drop(capability: int) -> None:
-    try:
-        root.prctl(_PR_CAPBSET_DROP, capability)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # the kernel has no such capability
-            raise
-
-
-def _inherit_no_capability() -> None:
-    """Make what is permitted effective again, which a change of the user has ended, and nothing inheritable."""
-    header, data = struct.pack("Ii", _CAPABILITY_VERSION_3, 0), root.buffer(bytes(24))
-    root.call("capget", header, data)
-    effective, permitted, _, effective_high, permitted_high, _ = struct.unpack("6I", data.raw[:24])
-    root.call("capset", header, root.buffer(struct.pack("6I", permitted, permitted, 0, permitted_high, permitted_high, 0)))
-
-
 def _loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         flags = struct.unpack("16sh", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16sh", b"lo", 0)))[1]
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | _IFF_UP))
 
 
-def serve(control: socket.socket, namespaces: int) -> None:
+def serve(control: socket.socket, namespaces: int, netns: str) -> None:
     """Be process 1: make the namespaces, take the plan, start the keepers, wait for them, and stop all where one of the apps fails."""
     root.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if netns:
+        root.enter(netns, root.CLONE_NEWNET)
     root.unshare(namespaces)
     if namespaces & root.CLONE_NEWNET:
         _loopback_up()
@@ -338,7 +238,7 @@ def _main() -> None:
         if fd >= 0:
             os.set_inheritable(fd, False)  # noqa: FBT003
     try:
-        serve(control, int(sys.argv[3]))
+        serve(control, int(sys.argv[3]), sys.argv[4])
     except BaseException as error:
         tell(control, error=f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else str(error))
         os._exit(SETUP)

@@ -85,7 +85,7 @@ def limits(isolators: Iterable[Isolator], sys: Path = Path("/sys")) -> Limits:
     """
     asked: dict[str, Any] = {one.name: one.value for one in isolators}
     reported = [f"isolator {name} is not enforced" for name in asked if name in _NOT_ENFORCED]
-    reported += [f"isolator {name} is unknown, and ignored" for name in asked if name not in names.ALL]
+    reported += [f"isolator {name} is unknown, and ignored" for name in asked if name not in names.WELL_KNOWN]
     filtered, unknown = _filter(asked)
     reported += [f"isolator seccomp: no system call is called {name}" for name in unknown]
     if names.SELINUX_CONTEXT in asked and not (sys / "fs/selinux/enforce").exists():
@@ -129,9 +129,8 @@ def cgroups(uuid: str, manifest: PodManifest) -> Cgroup:
     group = Cgroup.create(group_name(uuid), sorted(wanted))
     group.child(STAGE1)
     children = {name: group.child(name) for name in each}
-    if group.version == 2 or "" in _v2_controllers(group):
-        with suppress(LabError):
-            group.enable(*(name for name in sorted(wanted) if hierarchies().version_of(name) == 2))
+    if unified := [name for name in sorted(wanted) if hierarchies().version_of(name) == 2]:
+        group.enable(*unified)
     _apply(group, pod)
     for name, child in children.items():
         _apply(child, each[name])
@@ -162,10 +161,6 @@ def shown(app: Cgroup) -> list[list[str]]:
         elif not hierarchy.name.startswith("name="):
             found.append([f"/sys/fs/cgroup/{hierarchy.name}", "cgroup", hierarchy.name])
     return found
-
-
-def _v2_controllers(group: Cgroup) -> tuple[str, ...]:
-    return tuple("" for directory in group.directories if (directory / "cgroup.subtree_control").exists())
 
 
 def _controllers(limits: Limits) -> list[str]:

@@ -109,9 +109,8 @@ def _devices(outside: list[int], *, terminal: bool) -> None:
     mount("devpts", "/dev/pts", "devpts", _MS_NOSUID | _MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5")
     for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(target, f"/dev/{name}")
-    os.mkdir("/dev/shm", 0o1777)
-    for fd, target in zip(outside, ("/dev/shm", "/dev/console"), strict=False):
-        bind(fd, target)
+    for fd, name in zip(outside, ("shm", "console"), strict=False):
+        bind(fd, f"/dev/{name}")
 
 
 def _guard() -> None:
@@ -156,18 +155,39 @@ def write(path: str, text: str) -> None:
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str | None = None) -> None:
-    """Call mount(2)."""
+    """Attach a file system, or change a mount.
+
+    See: mount(2)
+    """
     words = [None if word is None else os.fsencode(word) for word in (source, target, fstype, data)]
     call("mount", *words[:3], ctypes.c_ulong(flags), words[3], shown=target)
 
 
 def unshare(flags: int) -> None:
-    """Call unshare(2)."""
+    """Leave namespaces for new ones.
+
+    See: unshare(2)
+    """
     call("unshare", flags)
 
 
+def enter(file: str, nstype: int) -> None:
+    """Enter the namespace of a file.
+
+    See: setns(2)
+    """
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        call("setns", fd, nstype, shown=file)
+    finally:
+        os.close(fd)
+
+
 def prctl(option: int, *arguments: Any) -> None:
-    """Call prctl(2)."""
+    """Set an attribute of this process.
+
+    See: prctl(2)
+    """
     words = [one if isinstance(one, bytes) else ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:4]]
     call("prctl", option, *words)
 

@@ -115,9 +115,8 @@ def _host(volume: Volume) -> str:
     if not os.path.lexists(volume.source):
         raise LabError(f'stage1: volume "{volume.name}": stat {volume.source}: no such file or directory')
     if os.path.islink(volume.source):
-        raise LabError(
-            f'stage1: volume "{volume.name}": {volume.source} is a symbolic link', cause=f"it leads to {os.readlink(volume.source)}"
-        )
+        leads = f"it leads to {os.readlink(volume.source)}"
+        raise LabError(f'stage1: volume "{volume.name}": {volume.source} is a symbolic link', cause=leads)
     return os.path.normpath(volume.source)
 
 
