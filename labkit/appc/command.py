@@ -26,7 +26,6 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.pass_context
 @global_options
 def rkt(settings: Settings) -> None:
     """Fetch images of App Containers, and run them in pods."""
@@ -57,15 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if real:
         os.execv(real, [real, *words])
     try:
-        rkt(words, prog_name="rkt", standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        ended = rkt(words, prog_name="rkt", standalone_mode=False)
     except click.ClickException as error:
         name = error.ctx.info_name if isinstance(error, click.UsageError) and error.ctx else "rkt"
         click.echo(f"{name}: {_rewritten(error)}", err=True)
         sys.exit(FAILED)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    sys.exit(ended if isinstance(ended, int) else 0)
 
 
 def _rewritten(error: click.ClickException) -> str:

@@ -59,7 +59,7 @@ class WordsCommand(click.Command):
 
 def _settings(base: object, given: Given) -> Settings:
     """Return the settings of a line, on top of those that stand before the command."""
-    known = base if isinstance(base, Settings) else Settings()
+    known = base if isinstance(base, Settings) else Settings.of_environment()
     return Settings(
         Path(given.text("dir", str(known.directory))),
         Path(given.text("local-config", str(known.local))),
