@@ -88,6 +88,8 @@ _MACHINES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+INSTRUCTION = struct.Struct("HBBI")
+"""One instruction: what to do, how far to go on if it is so and if it is not, with what."""
 _NUMBER_AT, _ARCHITECTURE_AT, _X32 = 0, 4, 0x40000000
 
 
@@ -139,7 +141,7 @@ def program(names: Collection[str], *, retain: bool, errno: str = "", machine: s
     ]
     for number in sorted(chosen):
         steps += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, matched)]
-    return b"".join(struct.pack("HBBI", *step) for step in (*steps, (_RETURN, 0, 0, otherwise)))
+    return b"".join(INSTRUCTION.pack(*step) for step in (*steps, (_RETURN, 0, 0, otherwise)))
 
 
 def _of(machine: str) -> tuple[int, dict[int, str]]:
