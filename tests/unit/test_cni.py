@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -104,6 +105,43 @@ def test_a_configuration_that_is_wrong_is_refused_with_its_field(text: str, said
     assert str(refused.value).startswith("/etc/cni/net.d/10-a.conf: ")
 
 
+JUNK = [None, 0, -1, 1e308, True, "", "x", "../x", "\0", "a" * 5000, [], [[]], {}, {"type": "x"}, [{"ip": 1}], {"a": {"b": {}}}]
+
+
+def mutated(value: object, chance: random.Random) -> object:
+    """Return a document with something else in one place of it."""
+    if not isinstance(value, dict | list) or not value or chance.random() < 0.2:
+        return chance.choice(JUNK)
+    copy = value.copy()
+    key = chance.choice(list(copy)) if isinstance(copy, dict) else chance.randrange(len(copy))
+    if chance.random() < 0.1:
+        del copy[key]
+    else:
+        copy[key] = mutated(copy[key], chance)
+    return copy
+
+
+def test_configurations_and_answers_of_strangers_are_taken_or_refused_in_one_line() -> None:
+    chance = random.Random(1)
+    answer = {**ANSWER, "interfaces": [{"name": "eth0"}], "routes": [{"dst": "0.0.0.0/0"}], "dns": {"nameservers": ["1.1.1.1"]}}
+    old = {"ip4": {"ip": "10.1.0.2/24", "routes": [{"dst": "0.0.0.0/0"}]}}
+    taken, refused = 0, []
+    for _ in range(4000):
+        try:
+            network = Network.parse(json.dumps(mutated(CHAIN, chance)))
+            [network.execution(place, {"portMappings": PORTS}, ANSWER, Path("/x")) for place in range(len(network.plugins))]
+            for one in (answer, old):
+                changed = mutated(one, chance)
+                if isinstance(changed, dict):
+                    Result.parse(changed).address("/n")
+            taken += 1
+        except LabError as error:
+            refused.append(str(error))
+    assert [text for text in refused if "\n" in text] == []
+    assert len(refused) > 200
+    assert taken > 200
+
+
 def test_the_networks_of_a_directory_come_by_file_name_and_the_first_of_a_name_counts(tmp_path: Path) -> None:
     for file, name, kind in (("20-b.conf", "b", "x"), ("10-a.conflist", "a", "x"), ("30-b.conf", "b", "y"), ("note.txt", "c", "x")):
         (tmp_path / file).write_text(json.dumps({"name": name, "type": kind}))
@@ -137,7 +175,16 @@ def test_a_result_of_any_version_is_read_alike(answer: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [{"ips": [{}]}, {"ips": 3}, {"interfaces": [{"mac": "x"}]}, {"routes": [{}]}, {"ips": ["x"]}, {"dns": [1]}]
+    "answer",
+    [
+        {"ips": [{}]},
+        {"ips": [{"address": "10.0.0.1/8", "interface": 1}]},
+        {"ips": 3},
+        {"interfaces": [{"mac": "x"}]},
+        {"routes": [{}]},
+        {"ips": ["x"]},
+        {"dns": [1]},
+    ],
 )
 def test_an_answer_that_is_no_result_is_refused(answer: dict) -> None:
     with pytest.raises(LabError, match="no result"):
