@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosts import World, manifest, served
+from appc_hosts import World, manifest, served
 
 from labkit.appc import publishing
 from labkit.appc.keystore import Keystore

@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
-from hosts import World, served
+from appc_hosts import World, served
 
 from labkit.appc import sites
 from labkit.appc.web import Web, WebError

@@ -57,7 +57,10 @@ def test_the_manifest_is_that_of_docker2aci() -> None:
     assert app.exec == ("/entry", "serve", "--now")
     assert (app.user, app.group, app.working_directory) == ("www", "www", "/")
     assert app.environment == (("PATH", "/bin"), ("A", "3"), ("EMPTY", ""))
-    assert [(each.name, each.path) for each in app.mount_points] == [("volume-data", "/data"), ("volume-var-lib-my-data", "/var/lib/My_Data")]
+    assert [(each.name, each.path) for each in app.mount_points] == [
+        ("volume-data", "/data"),
+        ("volume-var-lib-my-data", "/var/lib/My_Data"),
+    ]
     ports = [(each.name, each.protocol, each.port, each.count) for each in app.ports]
     assert ports == [("22-tcp", "tcp", 22, 1), ("53-udp", "udp", 53, 1), ("8080-tcp", "tcp", 8080, 1), ("9000-9002-tcp", "tcp", 9000, 3)]
     assert found.annotations == (

@@ -93,13 +93,20 @@ def test_a_template_that_asks_for_what_nobody_gave_leads_nowhere() -> None:
 def test_where_a_page_is_missing_the_path_above_is_asked() -> None:
     web = Pages({"https://example.com?ac-discovery=1": PAGE, "https://example.com/a?ac-discovery=1": b"<p>nothing"})
     endpoints(AppName.parse("example.com/a/b"), web)
-    assert web.asked == ["https://example.com/a/b?ac-discovery=1", "https://example.com/a?ac-discovery=1", "https://example.com?ac-discovery=1"]
+    assert web.asked == [
+        "https://example.com/a/b?ac-discovery=1",
+        "https://example.com/a?ac-discovery=1",
+        "https://example.com?ac-discovery=1",
+    ]
     assert keys("example.com/a", web) == ("https://example.com/keys.gpg",)
 
 
 def test_a_page_of_another_name_says_nothing() -> None:
     with pytest.raises(DiscoveryError, match="discovery failed") as caught:
-        endpoints(AppName.parse("example.com/web"), Pages({"https://example.com/web?ac-discovery=1": PAGE.replace(b"example.com", b"example.org")}))
+        endpoints(
+            AppName.parse("example.com/web"),
+            Pages({"https://example.com/web?ac-discovery=1": PAGE.replace(b"example.com", b"example.org")}),
+        )
     assert "no page of example.com/web" in str(caught.value.cause)
     with pytest.raises(DiscoveryError):
         keys("other.org/web", Pages({"https://other.org/web?ac-discovery=1": PAGE}))
