@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,25 +80,22 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return functools.reduce(lambda made, option: option(made), reversed(options), with_settings)
 
 
-class told:  # noqa: N801 - reads as a sentence: with told(context)
+@contextmanager
+def told(context: click.Context) -> Iterator[None]:
     """Print what went wrong as rkt does, `fetch: WHY`, and end with its exit status.
 
     Args:
         context: of the command.
     """
-
-    def __init__(self, context: click.Context) -> None:
-        self._name = context.info_name or "rkt"
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LabError):
-            message, more = error.message, [line for line in (error.cause, error.remedy) if line]
-        elif isinstance(error, OSError) and error.filename:
-            message, more = f"open {error.filename}: {(error.strerror or '').lower()}", []
-        else:
-            return
-        click.echo("\n".join([f"{self._name}: {message}", *(f"  {line}" for line in more)]), err=True)
-        raise SystemExit(FAILED) from error
+    try:
+        yield
+    except LabError as error:
+        lines = [f"{context.info_name}: {error.message}", *(f"  {line}" for line in (error.cause, error.remedy) if line)]
+    except OSError as error:
+        if not error.filename:
+            raise
+        lines = [f"{context.info_name}: open {error.filename}: {(error.strerror or '').lower()}"]
+    else:
+        return
+    click.echo("\n".join(lines), err=True)
+    raise SystemExit(FAILED)
