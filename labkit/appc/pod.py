@@ -139,8 +139,9 @@ class Pod:
     @property
     def settings(self) -> Settings:
         """What it is run with, beside its manifest."""
-        found = json.loads(self.read("runtime-config") or "{}")
-        return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in found.items()})
+        found: dict[str, Any] = json.loads(self.read("runtime-config") or "{}")
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        return Settings(**values)
 
     @settings.setter
     def settings(self, settings: Settings) -> None:

@@ -90,7 +90,11 @@ def told(context: click.Context) -> Iterator[None]:
     try:
         yield
     except LabError as error:
-        lines = [f"{context.info_name}: {error.message}", *(f"  {line}" for line in (error.cause, error.remedy) if line)]
+        lines = _lines(context, error)
+    except ExceptionGroup as group:
+        lines = [line for error in group.exceptions if isinstance(error, LabError) for line in _lines(context, error)]
+        if len(lines) < len(group.exceptions):
+            raise
     except OSError as error:
         if not error.filename:
             raise
@@ -99,3 +103,9 @@ def told(context: click.Context) -> Iterator[None]:
         return
     click.echo("\n".join(lines), err=True)
     raise SystemExit(FAILED)
+
+
+def _lines(context: click.Context, error: LabError) -> list[str]:
+    """Return what is told of an error; stage 1, a program of its own in rkt, speaks for itself."""
+    speaker = "" if error.message.startswith("stage1: ") else f"{context.info_name}: "
+    return [speaker + error.message, *(f"  {line}" for line in (error.cause, error.remedy) if line)]
