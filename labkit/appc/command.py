@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import click
 
-from labkit import __version__
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
 from labkit.appc.command_pod import COMMANDS
 from labkit.appc.prepare import VERSION
@@ -40,7 +39,7 @@ def rkt(settings: Settings) -> None:
 @global_options
 def version(_settings: Settings) -> None:
     """Print what this is, and which versions it follows."""
-    click.echo(f"labkit.appc {__version__}: the pod executor of this course, with the command line of rkt")
+    click.echo("labkit.appc: the pod executor of this course, with the command line of rkt")
     click.echo(f"rkt Version: {VERSION}\nappc Version: {AC_VERSION}\nGo Version: none, Python {platform.python_version()}")
     click.echo(f"Go OS/Arch: linux/{_MACHINES.get(platform.machine(), platform.machine())}\nFeatures: -TPM -SDJOURNAL")
 

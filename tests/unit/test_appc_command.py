@@ -93,7 +93,7 @@ def test_version_says_first_what_it_is(rkt) -> None:
     code, out, _ = rkt("version")
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].startswith("labkit.appc ")
+    assert lines[0].startswith("labkit.appc: ")
     assert [line.partition(":")[0] for line in lines[1:]] == ["rkt Version", "appc Version", "Go Version", "Go OS/Arch", "Features"]
     assert lines[1] == "rkt Version: 1.30.0"
 
