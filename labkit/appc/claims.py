@@ -12,7 +12,8 @@ from pathlib import Path
 
 from labkit import ledger
 from labkit.appc import garbage
-from labkit.appc.pod import Pod, PodError, Pods, State
+from labkit.appc.pod import Pod, PodError, State
+from labkit.appc.pods import Pods
 from labkit.errors import LabError
 
 _KIND = "rkt claim"

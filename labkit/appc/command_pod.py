@@ -14,7 +14,8 @@ import click
 from labkit.appc import garbage, listing
 from labkit.appc.fetch import NEVER, NEW, UPDATE, fetch, insecure_options
 from labkit.appc.options import GLOBAL, PREPARE, RUN, RUNNING, Given, Image, Line, Option, OptionError, described, parse
-from labkit.appc.pod import Pod, PodError, Pods, State
+from labkit.appc.pod import Pod, PodError, State
+from labkit.appc.pods import Pods
 from labkit.appc.prepare import prepare, settings_of
 from labkit.appc.settings import FAILED, Settings, global_options, told
 from labkit.appc.types import ImageID, serialized

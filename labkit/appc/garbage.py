@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from labkit.appc.options import OptionError
-from labkit.appc.pod import Pod, PodError, Pods, State
+from labkit.appc.pod import Pod, PodError, State
+from labkit.appc.pods import Pods
 from labkit.errors import LabError
 from labkit.kernel import mounts
 

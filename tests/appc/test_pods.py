@@ -20,7 +20,8 @@ from labkit import ledger
 from labkit.appc import aci, claims
 from labkit.appc.app import App, MountPoint, Port
 from labkit.appc.image_manifest import ImageManifest
-from labkit.appc.pod import Pod, Pods, State
+from labkit.appc.pod import Pod, State
+from labkit.appc.pods import Pods
 from labkit.kernel.cgroups import hierarchies
 
 APP = App(

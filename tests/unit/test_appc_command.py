@@ -11,8 +11,9 @@ from labkit.appc import listing
 from labkit.appc.command import main
 from labkit.appc.listing import PodView, listed, status
 from labkit.appc.net_info import NetInfo
-from labkit.appc.pod import Pod, Pods, State
+from labkit.appc.pod import Pod, State
 from labkit.appc.pod_manifest import PodManifest, RuntimeApp
+from labkit.appc.pods import Pods
 from labkit.appc.prepare import MUTABLE, VERSION
 from labkit.appc.types import ImageID, serialized
 
