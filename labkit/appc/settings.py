@@ -1,0 +1,111 @@
+"""What every command of rkt takes, before or after its name: where things are, and what is not checked."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labkit.appc.fetch import insecure_options
+from labkit.appc.keystore import Keystore
+from labkit.appc.store import Store
+from labkit.errors import LabError
+
+DIRECTORY, LOCAL, SYSTEM = Path("/var/lib/rkt"), Path("/etc/rkt"), Path("/usr/lib/rkt")
+FAILED = 254
+"""The exit status of a command of rkt that could not do what it was asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one command.
+
+    Attributes:
+        directory: the state directory.
+        local: the local configuration.
+        system: the system's configuration.
+        insecure: what is not checked.
+    """
+
+    directory: Path = DIRECTORY
+    local: Path = LOCAL
+    system: Path = SYSTEM
+    insecure: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_environment(cls) -> Settings:
+        """Return what the variables RKT_DIR and RKT_LOCAL_CONFIG say: a lab sets them for the lines that are typed in it."""
+        return cls(Path(os.environ.get("RKT_DIR") or DIRECTORY), Path(os.environ.get("RKT_LOCAL_CONFIG") or LOCAL))
+
+    def store(self) -> Store:
+        """Return the store of images."""
+        return Store(self.directory)
+
+    def keystore(self) -> Keystore:
+        """Return the trusted keys."""
+        return Keystore(self.local, self.system)
+
+
+def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command of click take the global options of rkt; its first argument is the Settings that they make.
+
+    What stands before the name of the command, the group keeps as Settings in the context's `obj`.
+    """
+    place = click.Path(path_type=Path)
+    options = (
+        click.option("--dir", "directory", type=place, help="rkt's data directory."),
+        click.option("--local-config", "local", type=place, help="Directory of the local configuration."),
+        click.option("--system-config", "system", type=place, help="Directory of the system's configuration."),
+        click.option("--user-config", type=place, expose_value=False, help="Is passed over here."),
+        click.option("--insecure-options", "insecure", multiple=True, help="What is not checked: image, tls, http, pubkey, all, ..."),
+        click.option("--debug", is_flag=True, expose_value=False, help="Is passed over here."),
+        click.option("--trust-keys-from-https", is_flag=True, expose_value=False, help="Is passed over here."),
+    )
+
+    @functools.wraps(command)
+    @click.pass_context
+    def with_settings(context: click.Context, /, directory: Path, local: Path, system: Path, insecure: Any, **given: Any) -> Any:
+        base = context.obj if isinstance(context.obj, Settings) else Settings.of_environment()
+        with told(context):
+            unchecked = base.insecure | insecure_options(insecure)
+            settings = Settings(directory or base.directory, local or base.local, system or base.system, unchecked)
+            return command(settings, **given)
+
+    return functools.reduce(lambda made, option: option(made), reversed(options), with_settings)
+
+
+@contextmanager
+def told(context: click.Context) -> Iterator[None]:
+    """Print what went wrong as rkt does, `fetch: WHY`, and end with its exit status.
+
+    Args:
+        context: of the command.
+    """
+    try:
+        yield
+    except LabError as error:
+        lines = _lines(context, error)
+    except ExceptionGroup as group:
+        lines = [line for error in group.exceptions if isinstance(error, LabError) for line in _lines(context, error)]
+        if len(lines) < len(group.exceptions):
+            raise
+    except OSError as error:
+        if not error.filename:
+            raise
+        lines = [f"{context.info_name}: open {error.filename}: {(error.strerror or '').lower()}"]
+    else:
+        return
+    click.echo("\n".join(lines), err=True)
+    raise SystemExit(FAILED)
+
+
+def _lines(context: click.Context, error: LabError) -> list[str]:
+    """Return what is told of an error; stage 1, a program of its own in rkt, speaks for itself."""
+    speaker = "" if error.message.startswith("stage1: ") else f"{context.info_name}: "
+    return [speaker + error.message, *(f"  {line}" for line in (error.cause, error.remedy) if line)]
