@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     real = os.environ.get(REAL)
     if real:
-        os.execv(real, [real, *words])
+        told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))
+        places = [f"--{option}={os.environ[name]}" for option, name in told if os.environ.get(name)]
+        os.execv(real, [real, *places, *words])
     try:
         ended = rkt(words, prog_name="rkt", standalone_mode=False)
     except click.ClickException as error:
