@@ -144,9 +144,11 @@ def group_name(uuid: str) -> str:
 
 def remove_cgroups(uuid: str) -> None:
     """Kill what is left of a pod, and remove its cgroups; where there are none, nothing is done."""
-    with suppress(LabError):
+    try:
         group = Cgroup.find(group_name(uuid))
-        group.remove()
+    except LabError:
+        return
+    group.remove()
 
 
 def shown(app: Cgroup) -> list[list[str]]:

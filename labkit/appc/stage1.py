@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labkit.appc.pod import Pod
     from labkit.appc.pod_manifest import PodManifest
 
+
 def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds: bool = False) -> int:
     """Run a pod to its end.
 
@@ -73,6 +74,7 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
         whole = {
             "hostname": hostname,
             "shm": str(pod.directory / "shm"),
+            "outside": [str(directory) for directory in group.child(isolators.STAGE1).directories],
             "sysctl": isolators.sysctl_files(sysctl, own_network=own_network),
             "apps": plans,
         }
@@ -162,4 +164,3 @@ def _reports(manifest: PodManifest) -> Iterator[str]:
 
 def _say(line: str) -> None:
     write_all(2, f"{line}\n".encode())
-
