@@ -199,5 +199,3 @@ def _filled(template: str, values: dict[str, str]) -> Endpoint | None:
 
 def _remedy(web: Web) -> str | None:
     return None if "http" in web.schemes else "a server without TLS: --insecure-options=http"
-
-

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from labkit.appc.options import OptionError
-from labkit.appc.pod import Pod, PodError, Pods, State
+from labkit.appc.pod import Pod, PodError, State
+from labkit.appc.pods import Pods
 from labkit.errors import LabError
 from labkit.kernel import mounts
 
@@ -48,12 +49,15 @@ def duration(length: float) -> str:
     return "".join(f"{number:g}{unit}" for number, unit in parts[first:])
 
 
-def collect(pods: Pods, say: Say, *, grace: float = GRACE_PERIOD, expire: float = EXPIRE_PREPARED, mark_only: bool = False) -> None:
+def collect(
+    pods: Pods, say: Say, tell: Say, *, grace: float = GRACE_PERIOD, expire: float = EXPIRE_PREPARED, mark_only: bool = False
+) -> None:
     """Take away what nobody needs: exited pods in two passes, prepares that were aborted or never run at once.
 
     Args:
         pods: all of them.
-        say: told each step, as `rkt gc` prints it.
+        say: told what is marked, and what has to wait.
+        tell: told what is removed.
         grace: seconds that an exited pod stays after it was marked.
         expire: seconds after which a pod that was prepared and never run goes.
         mark_only: do not remove anything.
@@ -65,27 +69,39 @@ def collect(pods: Pods, say: Say, *, grace: float = GRACE_PERIOD, expire: float 
     for pod in pods.all():
         try:
             with suppress(PodError):  # it is gone, or somebody works on it
-                _collect_one(pod, say, grace, expire, mark_only=mark_only)
+                _mark(pod, say, expire)
+                if not mark_only:
+                    _sweep(pod, say, tell, grace)
         except Exception as error:  # one pod that resists must not keep the others
             errors.append(error)
     if errors:
         raise ExceptionGroup("some pods could not be removed", errors)
 
 
-def _collect_one(pod: Pod, say: Say, grace: float, expire: float, *, mark_only: bool) -> None:
-    state = pod.state
-    due = {State.EMBRYO: _EMBRYO, State.PREPARED: expire, State.ABORTED: 0.0, State.EXITED: 0.0}
-    if state in due and _age(pod) >= due[state]:
+def _mark(pod: Pod, say: Say, expire: float) -> None:
+    """Take a pod that has ended to the garbage."""
+    reasons = {
+        State.EXITED: (0.0, "pod"),
+        State.ABORTED: (0.0, "failed prepare"),
+        State.PREPARED: (expire, "expired prepared pod"),
+        State.EMBRYO: (_EMBRYO, "embryo"),
+    }
+    age, what = reasons.get(pod.state, (0.0, ""))
+    if what and _age(pod) >= age:
         with pod.locked():
-            say(f'moving pod "{pod.uuid}" to garbage')
+            say(f'moving {what} "{pod.uuid}" to garbage')
             pod.move(_garbage_of(pod))
-    if mark_only or pod.state not in (State.GARBAGE, State.EXITED_GARBAGE):
+
+
+def _sweep(pod: Pod, say: Say, tell: Say, grace: float) -> None:
+    """Remove a pod that was garbage for long enough."""
+    if pod.state not in (State.GARBAGE, State.EXITED_GARBAGE):
         return
     if pod.state is State.EXITED_GARBAGE and _age(pod) < grace:
         say(f'pod "{pod.uuid}" not removed: still within grace period ({duration(grace)})')
         return
     with pod.locked():
-        say(f'Garbage collecting pod "{pod.uuid}"')
+        tell(f'Garbage collecting pod "{pod.uuid}"')
         delete(pod)
 
 

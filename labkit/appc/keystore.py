@@ -134,9 +134,10 @@ class Keystore:
             raise SignatureError(_UNKNOWN, cause=f"no key is trusted for {name}", remedy=remedy)
         with _gpg() as home:
             ring = home / "ring.gpg"
-            own = ["gpg", "--homedir", home, "--batch", "--quiet", "--no-default-keyring", "--keyring", ring]
+            own: list[str | Path] = ["gpg", "--homedir", home, "--batch", "--quiet", "--no-default-keyring", "--keyring", ring]
             commands.run([*own, "--import", *trusted], check=False, timeout=60)
-            checked = ["gpgv", "--homedir", home, "--keyring", ring, "--status-fd", "1", signature.absolute(), file.absolute()]
+            checked: list[str | Path] = ["gpgv", "--homedir", home, "--keyring", ring, "--status-fd", "1"]
+            checked += [signature.absolute(), file.absolute()]
             told = commands.run(checked, check=False, timeout=600)
         return _judged(told, {each.name for each in trusted}, remedy)
 

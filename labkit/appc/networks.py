@@ -9,10 +9,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from labkit import ledger
 from labkit.appc import pod_netns, ports
@@ -268,8 +269,13 @@ def _ports_lock(state: Path, pod_uuid: str) -> Path:
 def _note_tables(state: Path) -> None:
     """Keep which tables of the packet filter were there before the first pod: the others go with the last one."""
     note = state / "tables.json"
-    if not note.exists():
-        _write(note, json.dumps(chains.tables()))
+    if note.exists():
+        return
+    own = state / f".tables.json.{os.getpid()}.{threading.get_ident()}"
+    own.write_text(json.dumps(chains.tables()))
+    with suppress(FileExistsError):  # of several that begin at once the first has looked before any table was made
+        os.link(own, note)
+    own.unlink()
 
 
 def _delete_tables(state: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labkit import ledger
+from labkit.errors import LabError
 from labkit.kernel.network import namespace, netlink, requests
 from labkit.kernel.network.netlink import NetlinkSocket
 from labkit.kernel.network.reading import NETNS_RUN
@@ -30,10 +31,12 @@ def create(pod_uuid: str) -> Path:
         Its file.
 
     Raises:
-        FileExistsError: there is one.
+        LabError: there is one.
     """
     namespace.make_directory()
     file = path(pod_uuid)
+    if file.exists():
+        raise LabError(f"there is a network namespace {file.name} already")
     if not ledger.owner():
         namespace.make_file(str(file))
         return file

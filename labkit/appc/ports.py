@@ -113,7 +113,7 @@ def rules(pod_uuid: str, ports: Sequence[ForwardedPort], pod_ip: str) -> list[st
 
 
 def forward(pod_uuid: str, ports: Sequence[ForwardedPort], pod_ip: str, lock: Path) -> None:
-    """Let ports of the host lead into a pod; without ports there is nothing to do.
+    """Let ports of the host lead into a pod, once; without ports there is nothing to do.
 
     Shell:
         iptables -t nat -A RKT-PFWD-DNAT-31733fb7 -p tcp --dport 8080 -j DNAT --to-destination 172.16.28.2:80
@@ -129,7 +129,6 @@ def forward(pod_uuid: str, ports: Sequence[ForwardedPort], pod_ip: str, lock: Pa
     if not ports:
         return
     with held(lock) as fd:
-        chains.remove(chain_names(pod_uuid), keep=(fd,))
         chains.insert(chain_names(pod_uuid), rules(pod_uuid, ports, pod_ip), keep=(fd,))
     route_localnet(pod_ip)
 

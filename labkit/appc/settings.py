@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,11 @@ class Settings:
     system: Path = SYSTEM
     insecure: frozenset[str] = frozenset()
 
+    @classmethod
+    def of_environment(cls) -> Settings:
+        """Return what the variables RKT_DIR and RKT_LOCAL_CONFIG say: a lab sets them for the lines that are typed in it."""
+        return cls(Path(os.environ.get("RKT_DIR") or DIRECTORY), Path(os.environ.get("RKT_LOCAL_CONFIG") or LOCAL))
+
     def store(self) -> Store:
         """Return the store of images."""
         return Store(self.directory)
@@ -52,8 +59,8 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """
     place = click.Path(path_type=Path)
     options = (
-        click.option("--dir", "directory", type=place, envvar="RKT_DIR", help="rkt's data directory."),
-        click.option("--local-config", "local", type=place, envvar="RKT_LOCAL_CONFIG", help="Directory of the local configuration."),
+        click.option("--dir", "directory", type=place, help="rkt's data directory."),
+        click.option("--local-config", "local", type=place, help="Directory of the local configuration."),
         click.option("--system-config", "system", type=place, help="Directory of the system's configuration."),
         click.option("--user-config", type=place, expose_value=False, help="Is passed over here."),
         click.option("--insecure-options", "insecure", multiple=True, help="What is not checked: image, tls, http, pubkey, all, ..."),
@@ -64,7 +71,7 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     @click.pass_context
     def with_settings(context: click.Context, /, directory: Path, local: Path, system: Path, insecure: Any, **given: Any) -> Any:
-        base = context.obj if isinstance(context.obj, Settings) else Settings()
+        base = context.obj if isinstance(context.obj, Settings) else Settings.of_environment()
         with told(context):
             unchecked = base.insecure | insecure_options(insecure)
             settings = Settings(directory or base.directory, local or base.local, system or base.system, unchecked)
@@ -73,25 +80,32 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return functools.reduce(lambda made, option: option(made), reversed(options), with_settings)
 
 
-class told:  # noqa: N801 - reads as a sentence: with told(context)
+@contextmanager
+def told(context: click.Context) -> Iterator[None]:
     """Print what went wrong as rkt does, `fetch: WHY`, and end with its exit status.
 
     Args:
         context: of the command.
     """
+    try:
+        yield
+    except LabError as error:
+        lines = _lines(context, error)
+    except ExceptionGroup as group:
+        lines = [line for error in group.exceptions if isinstance(error, LabError) for line in _lines(context, error)]
+        if len(lines) < len(group.exceptions):
+            raise
+    except OSError as error:
+        if not error.filename:
+            raise
+        lines = [f"{context.info_name}: open {error.filename}: {(error.strerror or '').lower()}"]
+    else:
+        return
+    click.echo("\n".join(lines), err=True)
+    raise SystemExit(FAILED)
 
-    def __init__(self, context: click.Context) -> None:
-        self._name = context.info_name or "rkt"
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LabError):
-            message, more = error.message, [line for line in (error.cause, error.remedy) if line]
-        elif isinstance(error, OSError) and error.filename:
-            message, more = f"open {error.filename}: {(error.strerror or '').lower()}", []
-        else:
-            return
-        click.echo("\n".join([f"{self._name}: {message}", *(f"  {line}" for line in more)]), err=True)
-        raise SystemExit(FAILED) from error
+def _lines(context: click.Context, error: LabError) -> list[str]:
+    """Return what is told of an error; stage 1, a program of its own in rkt, speaks for itself."""
+    speaker = "" if error.message.startswith("stage1: ") else f"{context.info_name}: "
+    return [speaker + error.message, *(f"  {line}" for line in (error.cause, error.remedy) if line)]

@@ -75,9 +75,7 @@ class Web:
         timeout: seconds of silence after which a server counts as gone.
     """
 
-    def __init__(
-        self, *, plain: bool = False, unverified: bool = False, say: Callable[[str], object] = str, timeout: float = 30
-    ) -> None:
+    def __init__(self, *, plain: bool = False, unverified: bool = False, say: Callable[[str], object] = str, timeout: float = 30) -> None:
         self.schemes = ("https", "http") if plain else ("https",)
         self._say, self._timeout = say, timeout
         self._told: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.errors import LabError
 
-_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")  # it becomes part of the names of files
 _IFNAME = re.compile(r"[^\s/:\0]{1,15}")
 
 
@@ -18,7 +18,7 @@ class Attachment:
     """One link of one container.
 
     Attributes:
-        container_id: of the container: letters, digits, _ . -
+        container_id: of the container: at most 100 letters, digits, _ . -
         netns: the file of its network namespace; "" where that is gone.
         ifname: what the link is called in there.
         args: further words for the plugins (CNI_ARGS): IP=10.1.2.3.
@@ -33,7 +33,7 @@ class Attachment:
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.container_id):
-            raise LabError(f"{self.container_id!r} cannot name a container", cause="a letter or digit, then those and _ . -")
+            raise LabError(f"{self.container_id!r} cannot name a container", cause="a letter or digit, then at most 99 of those and _ . -")
         if not _IFNAME.fullmatch(self.ifname) or self.ifname in (".", ".."):
             raise LabError(f"{self.ifname!r} cannot name a link", cause="1 to 15 characters without white space, / and :")
         for key, value in self.args:

@@ -131,7 +131,7 @@ class Caller:
             except LabError as error:  # one that fails must not keep the others
                 errors.append(error)
         if any(plugin.get("ipMasq") for plugin in network.plugins):
-            chains.remove([chains.masquerade(network.name, attachment.container_id)], keep=(lock,))
+            chains.remove([chains.masquerade(network.name, attachment.container_id)], families=_families(result), keep=(lock,))
         if errors:
             raise ExceptionGroup(f"{attachment.container_id} could not be taken out of {network.name} whole", errors)
         record.unlink(missing_ok=True)
@@ -175,3 +175,9 @@ def _read(record: Path) -> tuple[Network, Attachment, Mapping[str, Any] | None]:
 
 def _with_netns(kept: Attachment, now: Attachment) -> Attachment:
     return replace(kept, netns=now.netns or kept.netns)
+
+
+def _families(result: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return which commands speak of a container's addresses; both where they are not known."""
+    known = {ip.version for ip in Result.parse(result).ips} if result else {4, 6}
+    return tuple(command for version, command in ((4, "iptables"), (6, "ip6tables")) if version in known)

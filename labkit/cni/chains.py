@@ -40,17 +40,18 @@ def insert(chains: Collection[str], rules: Sequence[str], *, keep: Sequence[int]
     commands.run(["iptables-restore", "--noflush", "--wait", "10"], input="\n".join(lines), timeout=_SECONDS, keep=keep)
 
 
-def remove(chains: Collection[str], *, keep: Sequence[int] = ()) -> None:
+def remove(chains: Collection[str], *, families: Sequence[str] = ("iptables",), keep: Sequence[int] = ()) -> None:
     """Take chains out of the table nat, with every rule that jumps to them; one that is not there is no error.
 
     Args:
         chains: their names.
+        families: "iptables", "ip6tables".
         keep: descriptors that the commands inherit.
 
     Raises:
         CommandError: the kernel refuses, three times over: others may change the table at the same time.
     """
-    for family in ("iptables", "ip6tables"):
+    for family in families:
         for left in reversed(range(_TRIES)):
             lines = removal(_saved(family, keep), chains)
             if not lines:

@@ -19,7 +19,7 @@ from labkit.errors import LabError
 SUFFIXES = (".conf", ".conflist", ".json")
 """How the files of a directory of networks end; others are passed over."""
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")  # it becomes part of the names of files
 _MOST_BYTES = 1 << 20
 
 
@@ -71,7 +71,9 @@ class Network:
         document = _document(text, source)
         name = document.get("name", "")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ConfigurationError(source, "name", f"{name!r} is no name of a network: a letter or digit, then those and _ . -")
+            raise ConfigurationError(
+                source, "name", f"{name!r} is no name of a network: a letter or digit, then at most 99 of those and _ . -"
+            )
         version = document.get("cniVersion") or versions.UNSAID
         if version not in versions.KNOWN:
             raise ConfigurationError(source, "cniVersion", f"{version!r} is not among {', '.join(versions.KNOWN)}")

@@ -88,14 +88,17 @@ class Result:
             else:
                 ips = tuple(_ip(one) for one in answer.get("ips") or [])
                 routes = answer.get("routes") or []
+            interfaces = tuple(_interface(one) for one in answer.get("interfaces") or [])
+            if any(ip.interface is not None and ip.interface >= len(interfaces) for ip in ips):
+                raise LookupError("an address names an interface that is not there")
             return cls(
-                tuple(_interface(one) for one in answer.get("interfaces") or []),
+                interfaces,
                 ips,
                 tuple(Route(str(one["dst"]), str(one.get("gw") or "")) for one in routes),
                 tuple(str(each) for each in (answer.get("dns") or {}).get("nameservers") or []),
                 answer,
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise LabError("the plugin's answer is no result", cause=f"{type(error).__name__}: {error}") from None
 
     def address(self, sandbox: str = "", version: int = 4) -> Ip | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -22,16 +22,17 @@ _CHUNK = 2**20
 _XATTR = "SCHILY.xattr."
 _SKIPPED = ("security.selinux", "system.posix_acl_default", "system.posix_acl_access")
 _LATEST = 2**40
+_NOBODY = 2**32 - 1
 
 
-def add_all(tar: tarfile.TarFile, tree: Path, paths: Iterable[str], *, below: str = "", epoch: int | None = None) -> None:
+def add_all(tar: tarfile.TarFile, tree: Path, paths: Iterable[str], *, named: Callable[[str], str] = str, epoch: int | None = None) -> None:
     """Write paths of a tree as entries: with owners, modes and extended attributes, and a link where two are one file.
 
     Args:
         tar: open for writing.
         tree: the directory that the paths are relative to.
         paths: in their order: a directory before what is in it.
-        below: the directory of the archive in which they lie there, with a slash at its end.
+        named: returns what a path is called in the archive.
         epoch: seconds since 1970 that no time is later than.
 
     Raises:
@@ -41,7 +42,7 @@ def add_all(tar: tarfile.TarFile, tree: Path, paths: Iterable[str], *, below: st
     for path in paths:
         source = tree / path
         status = source.lstat()
-        member = _member(source, f"{below}{path}", status, epoch)
+        member = _member(source, named(path), status, epoch)
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             first = linked.setdefault((status.st_dev, status.st_ino), member.name)
             if first != member.name:
@@ -117,17 +118,31 @@ def put(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, parent: int, 
 
 def dress(member: tarfile.TarInfo, parent: int, name: str) -> None:
     """Give what was put its owner, mode, extended attributes and time."""
-    if not abs(member.mtime) < _LATEST:
-        raise refused(member, f"its time {member.mtime} is none")
+    check(member)
     if os.geteuid() == 0:
         os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
     if not member.issym():
         os.chmod(name, member.mode & 0o7777, dir_fd=parent)  # after chown, which takes the set-user-ID bit away
     for key, value in member.pax_headers.items():
-        if key.startswith(_XATTR):
+        attribute = key.removeprefix(_XATTR)
+        if attribute != key and attribute not in _SKIPPED:
             here = f"/proc/self/fd/{parent}/{name}"
-            os.setxattr(here, key.removeprefix(_XATTR), value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+            os.setxattr(here, attribute, value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
     os.utime(name, (member.mtime, member.mtime), dir_fd=parent, follow_symlinks=False)
+
+
+def check(member: tarfile.TarInfo) -> None:
+    """Refuse an entry with a time, an owner, a link or an attribute that the system cannot be told.
+
+    Raises:
+        LabError: it has one.
+    """
+    if not abs(member.mtime) < _LATEST:
+        raise refused(member, f"its time {member.mtime} is none")
+    if not (0 <= member.uid < _NOBODY and 0 <= member.gid < _NOBODY):
+        raise refused(member, f"its owner {member.uid}:{member.gid} is none")
+    if any("\0" in text for text in (member.linkname, *(key for key in member.pax_headers if key.startswith(_XATTR)))):
+        raise refused(member, "a zero byte in what it links to, or in the name of an attribute")
 
 
 def _write(content: _Readable, parent: int, name: str) -> None:

@@ -91,6 +91,11 @@ def write(file: Path, tree: Path, *, epoch: int, paths: Iterable[str] | None = N
     return Layer(descriptor, f"sha256:{plain.digest.hexdigest()}", file)
 
 
+def everything(tree: Path) -> list[str]:
+    """Return all relative paths of a tree, a directory before what is in it."""
+    return sorted(_walk(tree), key=_order)
+
+
 def _walk(tree: Path) -> Iterator[str]:
     for directory, names, files in os.walk(tree):
         for name in (*names, *files):

@@ -16,6 +16,7 @@ lab=(
     debootstrap mmdebstrap busybox-static systemd-container apparmor
     lxc lxc-templates lxd uidmap dnsmasq-base
     docker-registry apache2-utils openssl   # htpasswd, the accounts of a registry
+    gpg gpgv gpgconf gpg-agent              # signatures of App Container images
     supervisor                              # starts the services where systemd does not run
     rsync xz-utils zstd curl
 )

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The images of the course, in the storage of the lab's registry: whether the registry runs now does not matter.
+# The images of the course, in the storage of the lab's registry: whether the registry runs now does not matter. And its two ACIs.
 set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -8,7 +8,7 @@ stamp=$storage/seeded
 what=${2:-lab}
 
 key() {
-    cat "${BASH_SOURCE[0]}" "$checkout"/labkit/images/*.py | sha256sum
+    cat "${BASH_SOURCE[0]}" "$checkout"/labkit/images/*.py "$checkout"/labkit/appc/{aci,course_images,publishing}.py | sha256sum
 }
 
 if [ "${1:-need}" = need ]; then
@@ -19,4 +19,5 @@ if [ "${1:-need}" = need ]; then
 fi
 
 "$checkout/.venv/bin/labkit" images seed --storage "$storage"
+"$checkout/.venv/bin/python" -m labkit.appc.course_images
 key > "$stamp"

@@ -1,0 +1,84 @@
+"""The hosts of the lab's ACIs: a proxy that connects to them alone, and TLS whose certificate is checked."""
+
+import http.client
+import ssl
+from pathlib import Path
+
+import pytest
+from appc_hosts import World, served
+
+from labkit.appc import sites
+from labkit.appc.web import Web, WebError
+
+
+@pytest.fixture
+def web(world: World) -> Web:
+    return Web(say=world.said.append, timeout=10)
+
+
+def test_a_page_and_a_file_come_through_tls(world: World, web: Web, tmp_path: Path) -> None:
+    assert b'content="example.com/web https://files.example.com' in web.page("https://example.com/web?ac-discovery=1")
+    got = web.download("https://files.example.com/example.com/web/1/linux/amd64/image.aci", tmp_path / "got")
+    assert (tmp_path / "got").stat().st_size == got.size
+    assert (tmp_path / "got").read_bytes() == (world.sites / "files.example.com/example.com/web/1/linux/amd64/image.aci").read_bytes()
+    assert [line.split(" is asked")[0] for line in world.said] == ["image: example.com", "image: files.example.com"]
+
+
+def test_what_we_have_is_not_sent_again(web: Web, tmp_path: Path) -> None:
+    url = "https://files.example.com/example.com/web/1/linux/amd64/image.aci"
+    first = web.download(url, tmp_path / "first")
+    again = web.download(url, tmp_path / "again", etag=first.etag)
+    assert again.unchanged
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("path", ["none", "../sites.key", "%2e%2e/sites.key", "..%2f..%2fsites.key", "web/%00", "", "web"])
+def test_a_path_that_has_no_file_is_not_found(web: Web, path: str) -> None:
+    with pytest.raises(WebError, match="bad HTTP status code: 404"):
+        web.page(f"https://example.com/{path}")
+
+
+def test_other_hosts_are_not_reached(web: Web) -> None:
+    for host in ("example.org", "..", "example.com:80"):
+        with pytest.raises(WebError, match="cannot be reached"):
+            web.page(f"https://{host}/")
+
+
+def test_a_proxy_that_is_not_the_host_is_found_out(world: World, web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sites.certify(["example.com"], tmp_path / "other.crt", tmp_path / "other.key")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.crt"))
+    with pytest.raises(WebError, match="cannot be reached") as caught:
+        Web(timeout=10).page("https://example.com/web?ac-discovery=1")
+    assert "certificate is not accepted" in str(caught.value.cause)
+    assert Web(unverified=True, timeout=10).page("https://example.com/web?ac-discovery=1")
+    assert web.page("https://example.com/web?ac-discovery=1")  # the server is still there
+
+
+def test_one_connection_carries_many_questions(world: World, tmp_path: Path) -> None:
+    with served_again(world, tmp_path) as (host, port):
+        context = ssl.create_default_context(cafile=tmp_path / "sites.crt")
+        connection = http.client.HTTPSConnection(host, port, context=context, timeout=10)
+        connection.set_tunnel("example.com", 443)
+        for _ in range(3):
+            connection.request("GET", "/web?ac-discovery=1")
+            answer = connection.getresponse()
+            assert answer.status == 200
+            answer.read()
+        connection.close()
+
+
+def served_again(world: World, tmp_path: Path):
+    from contextlib import contextmanager
+
+    @contextmanager
+    def opened():
+        with pytest.MonkeyPatch.context() as patch, served(tmp_path, patch) as server:
+            host, port = server.address.split(":")
+            yield host, int(port)
+
+    return opened()
+
+
+def test_http_is_refused_unless_it_may_be(web: Web) -> None:
+    with pytest.raises(WebError, match="only https"):
+        web.page("http://example.com/web")
