@@ -82,11 +82,16 @@ def _reviewed(place: str, data: bytes, prefix: str, *, skip: bool) -> bool:
     for user in key.users:
         _say(f"\t{user}")
     whom = f"for prefix {_quoted(prefix)}" if prefix else "for all prefixes"
-    if not skip and click.prompt("Are you sure you want to trust this key", type=click.Choice(("yes", "no")), err=True) != "yes":
+    if not skip and _answer("Are you sure you want to trust this key (yes/no)?") != "yes":
         _say(f'Not trusting "{place}"')
         return False
     _say(f'Trusting "{place}" {whom} {"without" if skip else "after"} fingerprint review.')
     return True
+
+
+def _answer(question: str) -> str:
+    answer: str = click.prompt(question, type=click.Choice(("yes", "no")), show_choices=False, prompt_suffix="\n", err=True)
+    return answer
 
 
 def _quoted(text: str) -> str:
