@@ -44,7 +44,14 @@ def version(_settings: Settings) -> None:
     click.echo(f"Go OS/Arch: linux/{_MACHINES.get(platform.machine(), platform.machine())}\nFeatures: -TPM -SDJOURNAL")
 
 
-for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version):
+@click.command("help")
+def help_() -> None:
+    """Print this."""
+    context = click.get_current_context()
+    click.echo((context.parent or context).get_help())
+
+
+for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version, help_):
     rkt.add_command(_command)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from labkit.appc import garbage, listing
+from labkit.appc import garbage, listing, stage1
 from labkit.appc.fetch import NEVER, NEW, UPDATE, fetch, insecure_options
+from labkit.appc.networks import Networks
 from labkit.appc.options import GLOBAL, PREPARE, RUN, RUNNING, Given, Image, Line, Option, OptionError, described, parse
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
@@ -93,7 +94,8 @@ def _run(settings: Settings, line: Line) -> int:
 
     Options after an image are meant for it; what stands between -- and --- are its arguments.
     """
-    return _started(settings, _prepared(settings, line), line)
+    networks = _networks(settings, line)  # first: what is wrong with a line is said before anything is made
+    return _started(_prepared(settings, line), line, networks)
 
 
 def _prepare(settings: Settings, line: Line) -> int:
@@ -108,20 +110,20 @@ def _run_prepared(settings: Settings, line: Line) -> int:
     """Run a pod that was prepared."""
     if len(line.images) != 1:
         raise OptionError("must provide the UUID of a prepared pod")
-    pod = Pods(settings.directory).find(line.images[0].text)
+    networks, pod = _networks(settings, line), Pods(settings.directory).find(line.images[0].text)
     pod.lock()
     if pod.place != "prepared":
         raise PodError(f'pod "{pod.uuid}" is not prepared')
-    return _started(settings, pod, line)
+    return _started(pod, line, networks)
 
 
-def _started(settings: Settings, pod: Pod, line: Line) -> int:
+def _networks(settings: Settings, line: Line) -> Networks:
+    return Networks.parse(line.given.texts("net"), settings.directory / garbage.NETWORKS, settings.local)
+
+
+def _started(pod: Pod, line: Line, networks: Networks) -> int:
     """Run a pod that this process holds, to its end."""
-    from labkit.appc import stage1
-    from labkit.appc.networks import Networks
-
     given = line.given
-    networks = Networks.parse(given.texts("net"), settings.directory / "networks", settings.local)
     pod.settings = settings_of(line)
     pod.move("run")
     if "uuid-file-save" in given:
@@ -194,7 +196,6 @@ def rm(settings: Settings, uuids: tuple[str, ...], uuid_file: Path | None) -> No
 @global_options
 def stop(settings: Settings, uuids: tuple[str, ...], uuid_file: Path | None, *, force: bool) -> None:
     """Stop pods that run."""
-    from labkit.appc import stage1
 
     def one(pod: Pod) -> None:
         if pod.state in (State.EXITED, State.EXITED_GARBAGE, State.DELETING):
