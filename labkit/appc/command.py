@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
+from labkit.appc.command_image import image
 from labkit.appc.command_pod import COMMANDS
 from labkit.appc.prepare import VERSION
 from labkit.appc.settings import FAILED, Settings, global_options
@@ -44,7 +45,7 @@ def version(_settings: Settings) -> None:
     click.echo(f"Go OS/Arch: linux/{_MACHINES.get(platform.machine(), platform.machine())}\nFeatures: -TPM -SDJOURNAL")
 
 
-for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version):
+for _command in (*COMMANDS, image, fetch_command, trust, docker2aci, aci2oci, version):
     rkt.add_command(_command)
 
 
