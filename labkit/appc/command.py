@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
+from labkit.appc.command_image import image
 from labkit.appc.command_pod import COMMANDS
 from labkit.appc.prepare import VERSION
 from labkit.appc.settings import FAILED, Settings, global_options
@@ -51,7 +52,7 @@ def help_() -> None:
     click.echo((context.parent or context).get_help())
 
 
-for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version, help_):
+for _command in (*COMMANDS, image, fetch_command, trust, docker2aci, aci2oci, version, help_):
     rkt.add_command(_command)
 
 

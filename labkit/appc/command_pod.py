@@ -18,7 +18,7 @@ from labkit.appc.options import GLOBAL, PREPARE, RUN, RUNNING, Given, Image, Lin
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
 from labkit.appc.prepare import prepare, settings_of
-from labkit.appc.settings import FAILED, Settings, global_options, told
+from labkit.appc.settings import FAILED, Settings, ValuedFlags, global_options, told
 from labkit.appc.types import ImageID, serialized
 from labkit.errors import LabError
 
@@ -136,7 +136,7 @@ prepare_command = WordsCommand("prepare", PREPARE, _prepare, "IMAGE [OPTIONS] [-
 run_prepared = WordsCommand("run-prepared", RUNNING, _run_prepared, "UUID")
 
 
-@click.command("list")
+@click.command("list", cls=ValuedFlags)
 @click.option("--full", is_flag=True, help="Whole UUIDs, ids of images, times.")
 @click.option("--no-legend", is_flag=True, help="Leave out the names of the columns.")
 @_formats
@@ -150,7 +150,7 @@ def list_pods(settings: Settings, *, full: bool, no_legend: bool, form: str | No
         click.echo(text)
 
 
-@click.command()
+@click.command(cls=ValuedFlags)
 @click.argument("uuid", metavar="UUID")
 @click.option("--wait", is_flag=True, help="Wait until the pod has exited.")
 @click.option("--wait-ready", is_flag=True, help="Wait until it runs.")
@@ -189,7 +189,7 @@ def rm(settings: Settings, uuids: tuple[str, ...], uuid_file: Path | None) -> No
     _each(settings, uuids, uuid_file, one, "failed to remove one or more pods")
 
 
-@click.command()
+@click.command(cls=ValuedFlags)
 @click.argument("uuids", nargs=-1, metavar="UUID...")
 @click.option("--force", is_flag=True, help="Kill it at once.")
 @_uuid_file
@@ -221,7 +221,7 @@ def enter(settings: Settings, app: str, uuid: str, command: tuple[str, ...]) -> 
     sys.exit(entered(_found(settings, uuid), app, command))
 
 
-@click.command()
+@click.command(cls=ValuedFlags)
 @click.option("--grace-period", default="30m0s", metavar="TIME", help="How long an exited pod stays once it was marked.")
 @click.option("--expire-prepared", default="24h0m0s", metavar="TIME", help="How long a pod stays that was prepared and never run.")
 @click.option("--mark-only", is_flag=True, help="Remove nothing.")
