@@ -18,10 +18,10 @@ from labkit.course import course_map
 
 __all__ = ["nothing_left", "services", "serving"]  # the first watches every test of the rooms that change the machine
 
-ROOTED = ("kernel", "runtimes", "notebooks", "host", "vm", "images", "faults", "browser")
+ROOTED = ("kernel", "cni", "appc", "runtimes", "notebooks", "host", "vm", "images", "faults", "browser")
 """The rooms whose tests change the machine: one run at a time."""
 
-BESIDE = ("browser", "faults", "notebooks", "runtimes")
+BESIDE = ("appc", "browser", "cni", "faults", "notebooks", "runtimes")
 """The rooms whose tests may run side by side, but for those that need the process connector of the first namespaces."""
 
 STATES = Path("/var/tmp")

@@ -18,7 +18,7 @@ import pytest
 
 from labkit import kernel, ledger, runtimes
 
-ROOMS = ("kernel", "runtimes", "notebooks", "faults")
+ROOMS = ("kernel", "cni", "appc", "runtimes", "notebooks", "faults")
 """The rooms whose tests are watched; a test from outside tests/ is watched too."""
 
 PATIENCE = 3.0

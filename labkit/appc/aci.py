@@ -217,7 +217,10 @@ def _pods_own(member: tarfile.TarInfo) -> bool:
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > LARGEST_MANIFEST:
         raise entries.refused(member, f"it has more than {LARGEST_MANIFEST} bytes")
-    return cast(IO[bytes], tar.extractfile(member)).read()
+    try:
+        return cast(IO[bytes], tar.extractfile(member)).read()
+    except _DAMAGED as error:
+        raise entries.refused(member, told(error)) from error
 
 
 def _extract(plain: IO[bytes], rootfs: Path) -> None:

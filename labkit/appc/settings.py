@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,11 @@ class Settings:
     system: Path = SYSTEM
     insecure: frozenset[str] = frozenset()
 
+    @classmethod
+    def of_environment(cls) -> Settings:
+        """Return what the variables RKT_DIR and RKT_LOCAL_CONFIG say: a lab sets them for the lines that are typed in it."""
+        return cls(Path(os.environ.get("RKT_DIR") or DIRECTORY), Path(os.environ.get("RKT_LOCAL_CONFIG") or LOCAL))
+
     def store(self) -> Store:
         """Return the store of images."""
         return Store(self.directory)
@@ -53,8 +59,8 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """
     place = click.Path(path_type=Path)
     options = (
-        click.option("--dir", "directory", type=place, envvar="RKT_DIR", help="rkt's data directory."),
-        click.option("--local-config", "local", type=place, envvar="RKT_LOCAL_CONFIG", help="Directory of the local configuration."),
+        click.option("--dir", "directory", type=place, help="rkt's data directory."),
+        click.option("--local-config", "local", type=place, help="Directory of the local configuration."),
         click.option("--system-config", "system", type=place, help="Directory of the system's configuration."),
         click.option("--user-config", type=place, expose_value=False, help="Is passed over here."),
         click.option("--insecure-options", "insecure", multiple=True, help="What is not checked: image, tls, http, pubkey, all, ..."),
@@ -65,7 +71,7 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     @click.pass_context
     def with_settings(context: click.Context, /, directory: Path, local: Path, system: Path, insecure: Any, **given: Any) -> Any:
-        base = context.obj if isinstance(context.obj, Settings) else Settings()
+        base = context.obj if isinstance(context.obj, Settings) else Settings.of_environment()
         with told(context):
             unchecked = base.insecure | insecure_options(insecure)
             settings = Settings(directory or base.directory, local or base.local, system or base.system, unchecked)
@@ -84,7 +90,11 @@ def told(context: click.Context) -> Iterator[None]:
     try:
         yield
     except LabError as error:
-        lines = [f"{context.info_name}: {error.message}", *(f"  {line}" for line in (error.cause, error.remedy) if line)]
+        lines = _lines(context, error)
+    except ExceptionGroup as group:
+        lines = [line for error in group.exceptions if isinstance(error, LabError) for line in _lines(context, error)]
+        if len(lines) < len(group.exceptions):
+            raise
     except OSError as error:
         if not error.filename:
             raise
@@ -93,3 +103,9 @@ def told(context: click.Context) -> Iterator[None]:
         return
     click.echo("\n".join(lines), err=True)
     raise SystemExit(FAILED)
+
+
+def _lines(context: click.Context, error: LabError) -> list[str]:
+    """Return what is told of an error; stage 1, a program of its own in rkt, speaks for itself."""
+    speaker = "" if error.message.startswith("stage1: ") else f"{context.info_name}: "
+    return [speaker + error.message, *(f"  {line}" for line in (error.cause, error.remedy) if line)]

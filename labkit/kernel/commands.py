@@ -31,6 +31,8 @@ PACKAGES = {
     "ifconfig": "net-tools",
     "incus": "incus-base",
     "ip": "iproute2",
+    "iptables-restore": "iptables",
+    "iptables-save": "iptables",
     "lscgroup": "cgroup-tools",
     "lxc": "lxd",
     "lxc-start": "lxc",
@@ -79,6 +81,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
     check: bool = True,
+    keep: Sequence[int] = (),
 ) -> Completed:
     """Run a short command to its end and return what it wrote.
 
@@ -89,6 +92,7 @@ def run(
         env: its whole environment; None passes ours on.
         timeout: seconds after which it is killed; None waits for ever.
         check: raise when its exit status is not 0.
+        keep: descriptors of ours that it gets too: a lock stays held until it has ended, even where we are killed.
 
     Raises:
         CommandError: it ended with another status than 0, or was killed after `timeout`.
@@ -109,6 +113,7 @@ def run(
             capture_output=True,
             encoding="utf-8",
             errors="replace",
+            pass_fds=keep,
             input=input or "",  # an empty input is the end of file at once, as from /dev/null
         )
     except FileNotFoundError as error:

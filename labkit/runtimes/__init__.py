@@ -31,7 +31,7 @@ _PLACES = {
 }
 """Name to the module and the class in it."""
 
-_CLAIMS = ("by_hand", "containerd_namespace", "docker_claims", "cri.claim")
+_CLAIMS = ("runtimes.by_hand", "runtimes.containerd_namespace", "runtimes.docker_claims", "runtimes.cri.claim", "appc.claims")
 """Modules that take names for what is made by hand."""
 
 ALL = tuple(_PLACES)
@@ -56,7 +56,7 @@ def load() -> None:
     for name in ALL:
         find(name)
     for module in _CLAIMS:
-        import_module(f"labkit.runtimes.{module}")
+        import_module(f"labkit.{module}")
 
 
 def containers() -> tuple[Container, ...]:

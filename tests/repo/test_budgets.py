@@ -15,7 +15,7 @@ MODULES = sorted((ROOT / "labkit").rglob("*.py"))
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 
 PLACES = {
-    "ctypes": {"kernel/syscalls.py", "kernel/processes/launcher.py"},
+    "ctypes": {"kernel/syscalls.py", "kernel/processes/launcher.py", "appc/root.py"},
     "subprocess": {"kernel/commands.py", "kernel/processes/launching.py"},
     "pyroute2": {"kernel/network"},
     "ipywidgets": {"show/live.py"},
@@ -111,6 +111,13 @@ def test_the_launcher_imports_the_standard_library_only() -> None:
     assert imported(ROOT / "labkit/kernel/processes/launcher.py") <= sys.stdlib_module_names | siblings | {"labkit"}
     for sibling in siblings:
         assert imported(ROOT / f"labkit/kernel/processes/{sibling}.py") <= sys.stdlib_module_names
+
+
+def test_process_1_of_a_pod_imports_the_standard_library_only() -> None:
+    """It, too, runs under `python -I -S`."""
+    assert imported(ROOT / "labkit/appc/init.py") <= sys.stdlib_module_names | {"program", "root", "labkit"}
+    assert imported(ROOT / "labkit/appc/program.py") <= sys.stdlib_module_names | {"labkit"}
+    assert imported(ROOT / "labkit/appc/root.py") <= sys.stdlib_module_names
 
 
 def test_the_notebooks_that_are_there_are_those_of_the_course_map() -> None:

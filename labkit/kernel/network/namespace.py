@@ -51,7 +51,7 @@ class NetworkNamespace:
         make_directory()
         with ledger.making("netns", name=name) as entry:
             try:
-                entry.identity.update(netlink.in_thread(lambda: _make(netns.path)))
+                entry.identity.update(make_file(netns.path))
             except FileExistsError:
                 entry.identity.update(inode=0)  # another was faster: the undo must not take theirs
                 raise foreign(name) from None
@@ -134,7 +134,7 @@ class NetworkNamespace:
         if os.path.lexists(self.path):
             if not self._ours(entries):
                 raise foreign(self.name)
-            _remove(self.path)
+            remove_file(self.path)
             calls = [f'umount2("{self.path}", MNT_DETACH)', f'unlink("{self.path}")']
             trace.record(f"ip netns delete {shlex.quote(self.name)}", calls=calls)
         for entry in entries:
@@ -204,6 +204,30 @@ def make_directory() -> None:
         entry.identity.update(mount=_mount_id(NETNS_RUN), made=made)
 
 
+def make_file(path: str) -> dict[str, int]:
+    """Make a network namespace that a file keeps alive, and return what it is recognised by, as `identity` does.
+
+    Raises:
+        FileExistsError: there is such a file.
+
+    See: unshare(2), CLONE_NEWNET
+    """
+    return netlink.in_thread(lambda: _make(path))
+
+
+def remove_file(path: str) -> None:
+    """Take a namespace's file away, which ends it when no process is left in it; without the file there is nothing to do.
+
+    See: umount2(2), MNT_DETACH
+    """
+    try:
+        syscalls.umount2(path, syscalls.MNT_DETACH)
+    except SyscallError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):  # a file without its mount: its maker died half way
+            raise
+    Path(path).unlink(missing_ok=True)
+
+
 def _make(path: str) -> dict[str, int]:
     """Unshare this thread, which ends afterwards, and give its new namespace a file."""
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
@@ -234,29 +258,20 @@ def identity(path: str) -> dict[str, int] | None:
         return None
 
 
-def _remove(path: str) -> None:
-    try:
-        syscalls.umount2(path, syscalls.MNT_DETACH)
-    except SyscallError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOENT):  # a file without its mount: its maker died half way
-            raise
-    Path(path).unlink(missing_ok=True)
-
-
 @ledger.undoes("netns")
 def _undo_netns(entry: ledger.Entry) -> None:
     path = NetworkNamespace(entry.key["name"]).path
     if os.path.lexists(path):
         now = identity(path)
         if not entry.identity or now is None or now == entry.identity:
-            _remove(path)
+            remove_file(path)
 
 
 @ledger.undoes("netns-claim")
 def _undo_claim(entry: ledger.Entry) -> None:
     path = NetworkNamespace(entry.key["name"]).path
     if os.path.lexists(path):
-        _remove(path)
+        remove_file(path)
 
 
 @ledger.undoes("netns-directory")

@@ -1,0 +1,5 @@
+"""`python -m labkit.appc` is the command `rkt`."""
+
+from labkit.appc.command import main
+
+main()

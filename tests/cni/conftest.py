@@ -1,0 +1,35 @@
+"""Fixtures of networks by CNI."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from plumbing import shell
+
+from labkit import ledger
+from labkit.cni import Caller
+from labkit.kernel.network import NetworkNamespace
+
+
+@pytest.fixture(autouse=True)
+def plain_packet_filter(nothing_left: None) -> Iterator[None]:
+    """Take away what plugins leave by design: chains that they share, tables, bridges."""
+    tables, links = set(shell("nft list tables").splitlines()), set(shell("ls /sys/class/net").split())
+    yield
+    for table in set(shell("nft list tables").splitlines()) - tables:
+        shell(f"nft delete {table}")
+    for link in set(shell("ls /sys/class/net").split()) - links:
+        shell(f"ip link delete {link}", check=False)
+
+
+@pytest.fixture
+def caller(tmp_path: Path) -> Caller:
+    return Caller(tmp_path / "state")
+
+
+@pytest.fixture
+def web(plain_packet_filter: None) -> Iterator[NetworkNamespace]:
+    """A network namespace, a container's."""
+    with ledger.owned_by("tests of cni"):
+        yield NetworkNamespace.create("web")
+        NetworkNamespace("web").delete()
