@@ -14,6 +14,7 @@ import click
 
 from labkit import ledger
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
+from labkit.appc.command_image import image
 from labkit.appc.command_pod import COMMANDS
 from labkit.appc.prepare import VERSION
 from labkit.appc.settings import FAILED, Settings, global_options
@@ -47,7 +48,14 @@ def version(_settings: Settings) -> None:
     click.echo(f"Go OS/Arch: linux/{_MACHINES.get(platform.machine(), platform.machine())}\nFeatures: -TPM -SDJOURNAL")
 
 
-for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version):
+@click.command("help")
+def help_() -> None:
+    """Print this."""
+    context = click.get_current_context()
+    click.echo((context.parent or context).get_help())
+
+
+for _command in (*COMMANDS, image, fetch_command, trust, docker2aci, aci2oci, version, help_):
     rkt.add_command(_command)
 
 
