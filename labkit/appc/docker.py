@@ -6,6 +6,7 @@ The names of ports and volumes, the labels and the annotations are those that do
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -62,8 +63,14 @@ def convert(text: str, work: Path, *, say: Callable[[str], object] = str) -> Pat
         _unpack(registry, reference.repository, each, work / "layer", root)
         say(f"Downloading {each.digest[:19]}: {each.size / 1e6:.2f} MB/{each.size / 1e6:.2f} MB")
     file = work / "image.aci"
-    aci.build(manifest, root, file)
+    aci.build(manifest, root, file, epoch=_newest(root))
     return file
+
+
+def _newest(root: Path) -> int:
+    """Return the time of the newest file: a directory that was changed while it was unpacked is no younger, and the ACI the same again."""
+    found = (os.lstat(os.path.join(place, name)).st_mtime for place, _, names in os.walk(root) for name in names)
+    return int(max(found, default=0))
 
 
 def _unpack(registry: Registry, repository: str, descriptor: Descriptor, file: Path, root: Path) -> None:
