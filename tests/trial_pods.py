@@ -75,7 +75,9 @@ class Trial:
         path.write_text(text)
         path.chmod(mode)
 
-    def pod(self, apps: Mapping[str, dict[str, Any]], *, overlay: bool = True, options: Mapping[str, Any] | None = None, **more: Any) -> Pod:
+    def pod(
+        self, apps: Mapping[str, dict[str, Any]], *, overlay: bool = True, options: Mapping[str, Any] | None = None, **more: Any
+    ) -> Pod:
         """Make a pod that can be run.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,7 +12,7 @@ import click
 from labkit.appc import aci
 from labkit.appc.columns import ago, in_full, tabbed
 from labkit.appc.garbage import seconds
-from labkit.appc.settings import Settings, global_options
+from labkit.appc.settings import Settings, ValuedFlags, global_options
 from labkit.appc.store import NotInStoreError, Store, StoredImage
 from labkit.appc.types import ImageID, serialized
 from labkit.errors import LabError
@@ -28,25 +28,6 @@ _KEYS: dict[str, Callable[[StoredImage], object]] = {
     "lastused": lambda each: each.last_used,
     "latest": lambda each: each.latest,
 }
-
-
-class ValuedFlags(click.Command):
-    """A command whose flags may have their value behind them, as in `--pretty-print=false`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words, those with a value as click has them."""
-        flags = {name: each for each in self.params if isinstance(each, click.Option) and each.is_flag for name in each.opts}
-        return super().parse_args(ctx, [word for each in args for word in _valued(each, flags)])
-
-
-def _valued(word: str, flags: dict[str, click.Option]) -> Iterator[str]:
-    name, _, value = word.partition("=")
-    if name not in flags or value not in ("true", "false"):
-        yield word
-    elif value == "true":
-        yield name
-    else:
-        yield from flags[name].secondary_opts
 
 
 @click.group()

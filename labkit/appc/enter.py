@@ -13,7 +13,6 @@ from labkit.appc import apps, isolators, program
 from labkit.appc.init import SETUP
 from labkit.errors import LabError
 from labkit.kernel import syscalls
-from labkit.kernel.cgroups import Cgroup
 from labkit.kernel.cgroups.members import write
 
 if TYPE_CHECKING:
@@ -54,7 +53,9 @@ def enter(pod: Pod, app: str, argv: Sequence[str] = ()) -> int:
     keeper = pod.read(f"appsinfo/{chosen.name}/pid")
     if keeper is None:
         raise LabError(f"app {chosen.name} has not been started yet")
-    return _inside(int(keeper), _program(pod, chosen), tuple(argv) or DEFAULT, f"{isolators.group_name(pod.uuid)}/{chosen.name}")
+    group = isolators.cgroup_of(pod)
+    directories = [directory / chosen.name for directory in group.directories] if group else []
+    return _inside(int(keeper), _program(pod, chosen), tuple(argv) or DEFAULT, directories)
 
 
 def _program(pod: Pod, app: RuntimeApp) -> dict[str, Any]:
@@ -64,12 +65,11 @@ def _program(pod: Pod, app: RuntimeApp) -> dict[str, Any]:
     return {**asked, "uid": 0, "gid": 0, "groups": [], "cwd": "/", "seccomp": b"", "oom_score_adj": None, "profile": ""}
 
 
-def _inside(keeper: int, asked: dict[str, Any], argv: Sequence[str], group: str) -> int:
+def _inside(keeper: int, asked: dict[str, Any], argv: Sequence[str], directories: Sequence[Path]) -> int:
     """Fork into the PID namespace of a keeper, and wait for the program that the child becomes."""
     ours = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     theirs = os.open(f"/proc/{keeper}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     namespaces = [(os.open(f"/proc/{keeper}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in _KINDS.items()]
-    directories = Cgroup.find(group).directories
     sys.stdout.flush()
     try:
         syscalls.setns(theirs, syscalls.CLONE_NEWPID)

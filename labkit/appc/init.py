@@ -26,11 +26,11 @@ from typing import Any, NoReturn
 if __package__:
     from labkit.appc import program, root
 else:  # run as a program, isolated: only the two files beside this one are wanted
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
     import program  # type: ignore[import-not-found, no-redef]
     import root  # type: ignore[import-not-found, no-redef]
 
-    sys.path.pop(0)
+    sys.path.pop()
 
 SETUP = 254
 """What an app ends with whose root could not be built."""
@@ -54,7 +54,8 @@ class Keeper:
     def __init__(self, app: dict[str, Any], control: socket.socket, output: list[int]) -> None:
         self.app, self.control, self.output = app, control, output
         self.child, self.stopping = 0, False
-        self.members: list[int] = []
+        self.joined: list[int] = []
+        self.directories: list[int] = []
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGALRM, self._kill)
 
@@ -75,9 +76,10 @@ class Keeper:
 
     def _enter_namespaces(self) -> None:
         """Make the namespaces of the app: the cgroup namespace has the cgroup for its root in which we are just then."""
-        self.members = [os.open(f"{directory}/cgroup.procs", os.O_RDWR) for directory in self.app["cgroups"]]
-        outside = [os.open(f"{directory}/cgroup.procs", os.O_RDWR) for directory in self.app["outside"]]
-        join(self.members)
+        self.directories = [os.open(directory, os.O_PATH | os.O_DIRECTORY) for directory in self.app["cgroups"]]
+        self.joined = opened_procs(self.app["cgroups"])  # opened here: with delegation, no one enters from outside its namespace's root
+        outside = opened_procs(self.app["outside"])
+        join(self.joined)
         root.unshare(root.CLONE_NEWNS | root.CLONE_NEWCGROUP)
         join(outside)  # the app's limits are the app's
         for fd in outside:
@@ -111,7 +113,7 @@ class Keeper:
             self._streams()
             tell(self.control, app=self.app["name"], pid=os.getpid())
             with program.step(program.CGROUP, "cgroup"):
-                join(self.members)
+                join(self.joined)
             program.become(self.app["program"], argv)
         except program.StepFailed as error:
             code = error.code
@@ -134,7 +136,7 @@ class Keeper:
     def _sweep(self) -> None:
         """Kill what the app left behind in its cgroup, and wait until it is gone."""
         deadline = time.monotonic() + GRACE
-        while left := {int(word) for fd in self.members for word in os.pread(fd, 1 << 20, 0).split()} - {0}:
+        while left := {pid for directory in self.directories for pid in procs_in(directory)}:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -156,10 +158,24 @@ class Keeper:
             os.kill(self.child, signal.SIGKILL)
 
 
-def join(members: list[int]) -> None:
+def opened_procs(directories: list[str]) -> list[int]:
+    """Open the file by which each of these cgroups is joined."""
+    return [os.open(f"{directory}/cgroup.procs", os.O_WRONLY) for directory in directories]
+
+
+def join(procs: list[int]) -> None:
     """Move this process into the cgroups whose cgroup.procs are open."""
-    for fd in members:
+    for fd in procs:
         os.write(fd, b"0")
+
+
+def procs_in(directory: int) -> list[int]:
+    """Return who is in a cgroup; in v1 only a file that was just opened says what is so now."""
+    fd = os.open("cgroup.procs", os.O_RDONLY, dir_fd=directory)
+    try:
+        return [int(word) for word in os.read(fd, 1 << 20).split() if word != b"0"]
+    finally:
+        os.close(fd)
 
 
 def exit_code(status: int) -> int:
@@ -196,6 +212,10 @@ def serve(control: socket.socket, namespaces: int, netns: str) -> None:
     for fd in fds:
         os.set_inheritable(fd, False)  # noqa: FBT003 - the standard library's way to say it
     plan = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))  # noqa: S302 - from our parent, which runs the same Python
+    outside = opened_procs(plan["outside"])
+    join(outside)
+    for fd in outside:
+        os.close(fd)
     root.prepare(plan)
     keepers: dict[int, str] = {}
     signal.signal(signal.SIGTERM, lambda *_: _stop(keepers))

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from labkit.appc import isolator_values as names
 from labkit.errors import LabError
 from labkit.kernel import seccomp
-from labkit.kernel.cgroups import Cgroup, hierarchies
+from labkit.kernel.cgroups import Cgroup, hierarchies, subtree
 from labkit.kernel.cgroups.interface import weight_of
 from labkit.kernel.credentials import CAPABILITIES
 
 if TYPE_CHECKING:
     from labkit.appc.isolator_values import Isolator
+    from labkit.appc.pod import Pod
     from labkit.appc.pod_manifest import PodManifest
 
 DEFAULT_CAPABILITIES = tuple(
@@ -116,36 +117,41 @@ def sysctl_files(sysctl: Mapping[str, str], *, own_network: bool) -> dict[str, s
     return {f"/proc/sys/{name.replace('.', '/')}": value for name, value in sysctl.items()}
 
 
-def cgroups(uuid: str, manifest: PodManifest) -> Cgroup:
-    """Make the cgroups of a pod, one for each app and one for stage 1, with their limits.
+def cgroups(pod: Pod, manifest: PodManifest) -> Cgroup:
+    """Make the cgroups of a pod, one for each app and one for stage 1, with their limits; its file `subcgroup` says where, before.
 
     Raises:
         UnsupportedError: this machine does not have the controller for a limit.
     """
-    pod = limits(manifest.isolators)
+    whole = limits(manifest.isolators)
     each = {app.name: limits(app.app.isolators if app.app else ()) for app in manifest.apps}
-    wanted = {controller for one in (pod, *each.values()) for controller in _controllers(one)}
+    wanted = {controller for one in (whole, *each.values()) for controller in _controllers(one)}
     wanted |= {name for name in ("cpu", "memory", "pids") if hierarchies().version_of(name)}
-    group = Cgroup.create(group_name(uuid), sorted(wanted))
+    name = f"rkt-{pod.uuid}"
+    pod.write("subcgroup", f"{subtree()}/{name}\n")
+    group = Cgroup.create(name, sorted(wanted))
     group.child(STAGE1)
     children = {name: group.child(name) for name in each}
     if unified := [name for name in sorted(wanted) if hierarchies().version_of(name) == 2]:
         group.enable(*unified)
-    _apply(group, pod)
+    _apply(group, whole)
     for name, child in children.items():
         _apply(child, each[name])
     return group
 
 
-def group_name(uuid: str) -> str:
-    """Return the name of a pod's cgroup below the lab's."""
-    return f"rkt-{uuid}"
+def cgroup_of(pod: Pod) -> Cgroup | None:
+    """Return the cgroup of a pod, whichever lab ran it; None where it has none (any more)."""
+    place = (pod.read("subcgroup") or "").strip()
+    found = {hierarchy: hierarchy.path / place for hierarchy in hierarchies().mounted} if place else {}
+    there = {name: path for hierarchy, path in found.items() if path.is_dir() for name in hierarchy.controllers or ("",)}
+    return Cgroup(place.rpartition("/")[2], there) if there else None
 
 
-def remove_cgroups(uuid: str) -> None:
+def remove_cgroups(pod: Pod) -> None:
     """Kill what is left of a pod, and remove its cgroups; where there are none, nothing is done."""
-    with suppress(LabError):
-        group = Cgroup.find(group_name(uuid))
+    group = cgroup_of(pod)
+    if group is not None:
         group.remove()
 
 

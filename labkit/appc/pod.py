@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -96,7 +95,7 @@ class Pod:
         self.lock_fd = -1
 
     def __repr__(self) -> str:
-        return f"<pod {self.uuid}, {self.state}>"
+        return f"<pod {self.uuid}>"
 
     @property
     def place(self) -> str:
@@ -145,6 +144,7 @@ class Pod:
 
     @settings.setter
     def settings(self, settings: Settings) -> None:
+        """Keep what it is run with."""
         self.write("runtime-config", json.dumps(asdict(settings), indent=1))
 
     @property
@@ -269,62 +269,6 @@ class Pod:
         target = self.data / "pods" / place / self.uuid
         target.parent.mkdir(parents=True, exist_ok=True)
         (self.data / "pods" / before / self.uuid).rename(target)
-
-
-class Pods:
-    """All pods of a directory of rkt's.
-
-    Args:
-        data: rkt's directory; /var/lib/rkt where none is given to `rkt`.
-    """
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-
-    def create(self) -> Pod:
-        """Make an embryo, held by this process."""
-        while True:
-            pod = Pod(self.data, str(uuid.uuid4()))
-            directory = self.data / "pods/embryo" / pod.uuid
-            directory.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            directory.mkdir(mode=0o750)
-            try:
-                pod.lock()
-            except PodError:
-                continue  # a collector of garbage was faster than our lock
-            pod.write("pod-created", "")
-            return pod
-
-    def all(self) -> tuple[Pod, ...]:
-        """Return every pod, sorted by UUID."""
-        return tuple(Pod(self.data, name) for name in sorted({name for place in PLACES for name in self._names(place)}))
-
-    def find(self, prefix: str) -> Pod:
-        """Return the one pod whose UUID begins with these characters.
-
-        Raises:
-            PodError: there is none, or there are several.
-        """
-        wanted = prefix.strip().lower()
-        found = [pod for pod in self.all() if wanted and pod.uuid.startswith(wanted)]
-        if len(found) > 1:
-            raise PodError(f'ambiguous uuid "{prefix}": {len(found)} matches')
-        if not found:
-            raise PodError(f'no matches found for "{prefix}"')
-        return found[0]
-
-    def _names(self, place: str) -> list[str]:
-        try:
-            return [name for name in os.listdir(self.data / "pods" / place) if _is_uuid(name)]
-        except FileNotFoundError:
-            return []
-
-
-def _is_uuid(name: str) -> bool:
-    try:
-        return str(uuid.UUID(name)) == name
-    except ValueError:
-        return False
 
 
 def _is_held(directory: Path) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 from labkit.appc.image_manifest import ImageManifest
 from labkit.appc.options import Image, Line, OptionError
 from labkit.appc.overrides import app_of
-from labkit.appc.pod import Pod, Pods, Settings
+from labkit.appc.pod import Pod, Settings
 from labkit.appc.pod_manifest import ExposedPort, Mount, PodManifest, RuntimeApp, Volume
+from labkit.appc.pods import Pods
 from labkit.appc.store import Store
 from labkit.appc.types import ImageID, ManifestError, ac_name, serialized
 from labkit.errors import LabError

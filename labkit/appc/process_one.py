@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KILLED = 137
 """What a run ends with whose pod was killed, so that no app has a code."""
 
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS, _DESCRIPTOR = struct.Struct("3i"), struct.Struct("i")
 _PATIENCE = 30.0  # seconds for process 1 to make its namespaces
 
 
@@ -56,6 +56,7 @@ class Init:
 
     def __init__(self, pod: Pod, *, new_network: bool, netns: str) -> None:
         self.pod, self.codes, self.errors = pod, {}, []  # type: Pod, dict[str, int], list[str]
+        self._apps = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel numbers who writes as we do
         flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC | (syscalls.CLONE_NEWNET if new_network else 0)
@@ -77,19 +78,24 @@ class Init:
         return self._process.pid
 
     def _ready(self) -> socket.socket:
+        """Wait for its first word, with which the socket for metadata comes."""
         self._control.settimeout(_PATIENCE)
-        message, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 1)
+        room = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_DESCRIPTOR.size)
+        try:
+            message, ancillary, _, _ = self._control.recvmsg(1 << 16, room, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError as error:
+            raise Stage1Error(f"process 1 has not begun after {_PATIENCE:g} s") from error
         self._control.settimeout(None)
         answer = marshal.loads(message) if message else {"error": f"process 1 ended with {self._process.wait()}"}  # noqa: S302 - our child
         if "error" in answer:
             raise Stage1Error(answer["error"])
-        os.set_inheritable(fds[0], False)  # noqa: FBT003 - the standard library's way to say it
-        return socket.socket(fileno=fds[0])
+        return socket.socket(fileno=_DESCRIPTOR.unpack(_part(ancillary, socket.SCM_RIGHTS))[0])
 
     def send(self, plan: dict[str, Any], lines: Mapping[str, Lines], *, interactive: bool) -> None:
         """Send the plan, and with it the descriptors of each app's output."""
         nothing, memory = os.open("/dev/null", os.O_RDONLY), os.memfd_create("plan")
         fds = [memory, nothing, *([0, 1, 2] if interactive else []), *(line.given for line in lines.values())]
+        self._apps = len(plan["apps"])
         for app in plan["apps"]:
             given = fds.index(lines[app["name"]].given) if lines else 1
             app["output"] = [2, 3, 4] if interactive else [1, given, given]
@@ -122,7 +128,8 @@ class Init:
         status = self._process.wait()
         if self.errors:
             raise Stage1Error(self.errors[0])
-        return next((code for code in self.codes.values() if code), 0 if status == 0 else KILLED)
+        whole = status == 0 and len(self.codes) == self._apps
+        return next((code for code in self.codes.values() if code), 0 if whole else KILLED)
 
     def end(self) -> None:
         """Kill it where it lives, and with it the pod."""
@@ -145,7 +152,8 @@ class Init:
         if "error" in said:
             self.errors.append(said["error"])
         if "keeper" in said:
-            self.pod.write(f"appsinfo/{app}/pid", f"{_sender(ancillary)}\n")
+            sender, _, _ = _CREDENTIALS.unpack(_part(ancillary, socket.SCM_CREDENTIALS))
+            self.pod.write(f"appsinfo/{app}/pid", f"{sender}\n")
         if "pid" in said and app in lines:
             while _readable(lines[app].fd) and lines[app].take():  # what the program before it wrote
                 pass
@@ -170,9 +178,8 @@ def _new_pid_namespace() -> Iterator[None]:
         os.close(ours)
 
 
-def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
-    credentials = next(data for level, kind, data in ancillary if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS))
-    return int(_CREDENTIALS.unpack(credentials)[0])
+def _part(ancillary: list[tuple[int, int, bytes]], kind: int) -> bytes:
+    return next(data for level, of, data in ancillary if (level, of) == (socket.SOL_SOCKET, kind))
 
 
 def _readable(fd: int) -> bool:

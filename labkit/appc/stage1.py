@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from labkit.appc.pod import Pod
     from labkit.appc.pod_manifest import PodManifest
 
+
 def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds: bool = False) -> int:
     """Run a pod to its end.
 
@@ -51,7 +52,7 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
     with ExitStack() as undo, trace.silent():
         undo.callback(clear, pod, net)
         address, netns = _networks_up(pod, net, manifest)
-        group = isolators.cgroups(pod.uuid, manifest)
+        group = isolators.cgroups(pod, manifest)
         volumes.make_empty(pod, manifest)
         (pod.directory / "shm").mkdir(exist_ok=True)
         (pod.directory / "shm").chmod(0o700)
@@ -73,6 +74,7 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
         whole = {
             "hostname": hostname,
             "shm": str(pod.directory / "shm"),
+            "outside": [str(directory) for directory in group.child(isolators.STAGE1).directories],
             "sysctl": isolators.sysctl_files(sysctl, own_network=own_network),
             "apps": plans,
         }
@@ -96,7 +98,7 @@ def stop(pod: Pod, *, force: bool = False) -> None:
 
 def clear(pod: Pod, net: Networks | None = None) -> None:
     """Take away what outlives the processes of a pod: its cgroups and, where they are known, its networks; again and again if need be."""
-    isolators.remove_cgroups(pod.uuid)
+    isolators.remove_cgroups(pod)
     if net is not None:
         from labkit.appc import networks
 
@@ -162,4 +164,3 @@ def _reports(manifest: PodManifest) -> Iterator[str]:
 
 def _say(line: str) -> None:
     write_all(2, f"{line}\n".encode())
-

@@ -8,7 +8,8 @@ import pytest
 from labkit.appc import garbage, stage1
 from labkit.appc.garbage import collect, duration, remove, seconds
 from labkit.appc.options import OptionError
-from labkit.appc.pod import Pod, PodError, Pods, State
+from labkit.appc.pod import Pod, PodError, State
+from labkit.appc.pods import Pods
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.appc.pod import PLACES, Pod, PodError, Pods, Settings, State
+from labkit.appc.pod import PLACES, Pod, PodError, Settings, State
+from labkit.appc.pods import Pods
 
 
 @pytest.fixture

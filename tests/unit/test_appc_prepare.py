@@ -11,8 +11,9 @@ from labkit.appc.app import App, MountPoint, Port
 from labkit.appc.image_manifest import ImageManifest
 from labkit.appc.isolator_values import Isolator
 from labkit.appc.options import GLOBAL, RUN, Image, Line, OptionError, parse
-from labkit.appc.pod import Pods, State
+from labkit.appc.pod import State
 from labkit.appc.pod_manifest import ExposedPort, Mount, PodManifest, Volume
+from labkit.appc.pods import Pods
 from labkit.appc.prepare import PrepareError, name_of, prepare, reified, settings_of, volume
 from labkit.appc.types import ImageID, ManifestError
 

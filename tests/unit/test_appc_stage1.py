@@ -171,7 +171,8 @@ def test_a_profile_that_is_not_loaded_is_refused(tmp_path: Path) -> None:
 
 def test_parameters_of_the_host_stay_the_hosts() -> None:
     assert isolators.sysctl_files({"net.ipv4.ip_forward": "1"}, own_network=True) == {"/proc/sys/net/ipv4/ip_forward": "1"}
-    for name, own in (("net.core.somaxconn", False), ("kernel.core_pattern", True), ("net.ipv4/../../kernel", True), ("vm.swappiness", True)):
+    refused = {"net.core.somaxconn": False, "kernel.core_pattern": True, "net.ipv4/../../kernel": True, "vm.swappiness": True}
+    for name, own in refused.items():
         with pytest.raises(LabError, match="the host's"):
             isolators.sysctl_files({name: "1"}, own_network=own)
 
@@ -235,4 +236,5 @@ def test_the_lines_of_an_app_say_whose_they_are() -> None:
     with open(there, "rb") as file:
         text = file.read()
     lines.close()
-    assert [line.partition(b"] ")[2] for line in text.split(b"\r\n")[:-1]] == [b"web[5]: one", b"web[5]: two", b"web[5]: ", b"web[5]: three"]
+    said = [line.partition(b"] ")[2] for line in text.split(b"\r\n")[:-1]]
+    assert said == [b"web[5]: one", b"web[5]: two", b"web[5]: ", b"web[5]: three"]
