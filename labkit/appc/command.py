@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
+from labkit.appc.command_image import image
 from labkit.appc.command_pod import COMMANDS
 from labkit.appc.prepare import VERSION
 from labkit.appc.settings import FAILED, Settings, global_options
@@ -44,7 +45,14 @@ def version(_settings: Settings) -> None:
     click.echo(f"Go OS/Arch: linux/{_MACHINES.get(platform.machine(), platform.machine())}\nFeatures: -TPM -SDJOURNAL")
 
 
-for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version):
+@click.command("help")
+def help_() -> None:
+    """Print this."""
+    context = click.get_current_context()
+    click.echo((context.parent or context).get_help())
+
+
+for _command in (*COMMANDS, image, fetch_command, trust, docker2aci, aci2oci, version, help_):
     rkt.add_command(_command)
 
 
@@ -53,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     real = os.environ.get(REAL)
     if real:
-        os.execv(real, [real, *words])
+        told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))
+        places = [f"--{option}={os.environ[name]}" for option, name in told if os.environ.get(name)]
+        os.execv(real, [real, *places, *words])
     try:
         ended = rkt(words, prog_name="rkt", standalone_mode=False)
     except click.ClickException as error:

@@ -95,7 +95,7 @@ class Pod:
         self.lock_fd = -1
 
     def __repr__(self) -> str:
-        return f"<pod {self.uuid}, {self.state}>"
+        return f"<pod {self.uuid}>"
 
     @property
     def place(self) -> str:
@@ -144,6 +144,7 @@ class Pod:
 
     @settings.setter
     def settings(self, settings: Settings) -> None:
+        """Keep what it is run with."""
         self.write("runtime-config", json.dumps(asdict(settings), indent=1))
 
     @property

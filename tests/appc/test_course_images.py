@@ -15,7 +15,7 @@ from labkit.images.debian import architecture
 
 ETCD = "https://github.com/coreos/etcd/releases/download/v3.1.7/etcd-v3.1.7-linux-amd64.aci"
 KEYS = {"coreos.com/etcd": "coreos.com/dist/pubkeys/aci-pubkeys.gpg", "quay.io/coreos": "quay.io/aci-signing-key"}
-SET_UP = Path("/var/lib/labkit/images/aci")
+SET_UP = Path(os.environ.get("LABKIT_STATE") or "/var/lib/labkit") / "images/aci"
 
 
 @pytest.fixture

@@ -2,12 +2,16 @@
 
 import http.client
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from appc_hosts import World, served
+from appc_hosts import World, manifest, served
 
 from labkit.appc import sites
+from labkit.appc.discovery import DiscoveryError, tags
+from labkit.appc.publishing import Signer
 from labkit.appc.web import Web, WebError
 
 
@@ -67,18 +71,53 @@ def test_one_connection_carries_many_questions(world: World, tmp_path: Path) -> 
         connection.close()
 
 
-def served_again(world: World, tmp_path: Path):
-    from contextlib import contextmanager
-
-    @contextmanager
-    def opened():
-        with pytest.MonkeyPatch.context() as patch, served(tmp_path, patch) as server:
-            host, port = server.address.split(":")
-            yield host, int(port)
-
-    return opened()
+@contextmanager
+def served_again(world: World, tmp_path: Path) -> Iterator[tuple[str, int]]:
+    with pytest.MonkeyPatch.context() as patch, served(tmp_path, patch) as server:
+        host, port = server.address.split(":")
+        yield host, int(port)
 
 
 def test_http_is_refused_unless_it_may_be(web: Web) -> None:
     with pytest.raises(WebError, match="only https"):
         web.page("http://example.com/web")
+
+
+def test_a_redirect_away_from_tls_is_refused(world: World, ann: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sends(sites._Handler):
+        def do_GET(self) -> None:  # noqa: N802 - the word of http.server
+            if self.path.startswith("/web"):
+                super().do_GET()
+                return
+            self.send_response(302)
+            self.send_header("Location", f"{self.path.strip('/')}://example.com/web?ac-discovery=1")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    monkeypatch.setattr(sites, "_Handler", Sends)
+    with served_again(world, world.place) as (host, port):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{host}:{port}")
+        assert Web(timeout=10).page("https://example.com/https")
+        for scheme in ("http", "file", "ftp"):
+            with pytest.raises(WebError, match=r"sends us to|status code: 302"):
+                Web(timeout=10).page(f"https://example.com/{scheme}")
+
+
+def test_over_http_too_where_that_may_be(world: World, ann: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "http://files.example.com/{name}/{version}/{os}/{arch}/image.{ext}"
+    world.publish(manifest("example.com/plain"), ann, template=template)
+    with served_again(world, world.place) as (host, port):
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("HTTP_PROXY", f"http://{host}:{port}")
+        name = "example.com/plain:1,os=linux,arch=amd64"
+        with pytest.raises(DiscoveryError, match="discovery failed") as caught:
+            world.fetch(name, "image")
+        assert "--insecure-options=http" in str(caught.value.remedy)
+        assert world.fetch(name, "image", "http")
+
+
+def test_the_page_of_a_host_speaks_of_all_its_images(world: World, ann: Signer) -> None:
+    world.publish(manifest("example.com/other"), ann)
+    world.publish(manifest("example.com/other"), ann)
+    page = (world.sites / "example.com/ac-discovery.html").read_bytes()
+    assert [each.prefix for each in tags(page)] == ["example.com/web"] * 2 + ["example.com/other"] * 2

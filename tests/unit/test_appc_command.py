@@ -3,11 +3,12 @@
 import fcntl
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from labkit.appc import listing
+from labkit.appc import door, listing
 from labkit.appc.command import main
 from labkit.appc.listing import PodView, listed, status
 from labkit.appc.net_info import NetInfo
@@ -190,7 +191,21 @@ def test_a_real_rkt_is_run_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -
         raise SystemExit(0)
 
     monkeypatch.setenv("LABKIT_RKT", "/opt/rkt/rkt")
+    monkeypatch.setenv("RKT_DIR", "/lab/rkt")
     monkeypatch.setattr(os, "execv", execv)
     with pytest.raises(SystemExit):
         main(["list"])
-    assert called == ["/opt/rkt/rkt", ["/opt/rkt/rkt", "list"]]
+    assert called == ["/opt/rkt/rkt", ["/opt/rkt/rkt", "--dir=/lab/rkt", "list"]]
+
+
+def test_the_door_of_a_lab_knows_its_directories(tmp_path: Path) -> None:
+    made(tmp_path / "lab's rkt", "prepared")
+    program = door.write(tmp_path, tmp_path / "lab's rkt", tmp_path / "etc")
+    listed = subprocess.run([program, "list", "--no-legend"], capture_output=True, text=True, check=False, env={}, cwd="/", timeout=60)
+    assert "prepared" in listed.stdout, listed
+
+
+def test_the_door_of_a_lab_may_lead_to_a_real_rkt(tmp_path: Path) -> None:
+    program = door.write(tmp_path, tmp_path / "rkt", tmp_path / "etc", door.real("/bin/echo"))
+    said = subprocess.run([program, "run", "a b"], capture_output=True, text=True, check=True, env={}, timeout=60)
+    assert said.stdout == f"--dir={tmp_path}/rkt --local-config={tmp_path}/etc run a b\n"
