@@ -1,5 +1,6 @@
 """Fixtures of networks by CNI."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from labkit.kernel.network import NetworkNamespace
 def plain_packet_filter(nothing_left: None) -> Iterator[None]:
     """Take away what plugins leave by design: chains that they share, tables, bridges."""
     tables, links = set(shell("nft list tables").splitlines()), set(shell("ls /sys/class/net").split())
+    saved = {family: shell(f"{family}-save") for family in ("iptables", "ip6tables")}
     yield
+    for family, rules in saved.items():
+        subprocess.run([f"{family}-restore"], input=rules, text=True, check=True)
     for table in set(shell("nft list tables").splitlines()) - tables:
         shell(f"nft delete {table}")
     for link in set(shell("ls /sys/class/net").split()) - links:

@@ -211,7 +211,13 @@ def test_in_a_lab_the_ledger_takes_a_pods_networks_down(pod: str, tmp_path: Path
 def test_killed_at_any_moment_nothing_is_left_after_down(tmp_path: Path) -> None:
     """A supervisor is killed, sooner and later, while it sets networks and ports up; whoever collects the pod finds all of it."""
     custom(
-        tmp_path, name="containers", type="bridge", bridge="rkttest1", ipMasq=True, ipam={"type": "host-local", "subnet": "172.19.0.0/16"}
+        tmp_path,
+        name="containers",
+        type="bridge",
+        bridge="rkttest1",
+        isGateway=True,
+        ipMasq=True,
+        ipam={"type": "host-local", "subnet": "172.19.0.0/16"},
     )
     code = (
         "import sys; from pathlib import Path; from labkit.appc import networks, ports;"
