@@ -145,7 +145,7 @@ def test_what_a_plugin_refuses_leaves_nothing(caller: Caller, web: NetworkNamesp
     with pytest.raises(CniError, match="plugin bridge: ADD"):
         caller.add(network({**BRIDGE, "ipam": {"type": "host-local", "subnet": "10.77.0.1/33"}}), link_of(web))
     with pytest.raises(CniError, match=r"plugin bandwidth: ADD"):
-        caller.add(network(BRIDGE, {"type": "bandwidth", "ingressRate": -1, "ingressBurst": 1}), link_of(web))
+        caller.add(network({**BRIDGE, "bridge": "cnitest6"}, {"type": "bandwidth", "ingressRate": -1, "ingressBurst": 1}), link_of(web))
     assert "eth0" not in inside("web", "ip -o link")
     assert "CNI-" not in shell("iptables-save -t nat")
     assert caller.attached() == ()
