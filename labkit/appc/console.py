@@ -90,7 +90,7 @@ class Terminal:
         before = termios.tcgetattr(0)
         handler = signal.signal(signal.SIGWINCH, self.resize)
         try:
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed before the app was there is the app's
             yield
         finally:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
