@@ -246,7 +246,7 @@ def test_what_an_interruption_left_is_swept(store: Store, put: Put) -> None:
 
 def test_whoever_is_killed_while_it_renders_leaves_a_store_that_is_whole(store: Store, put: Put) -> None:
     key = put("web", {f"{number % 50}/{number}": "x" for number in range(3000)})
-    code = f"from labkit.appc.store import Store, ImageID; from pathlib import Path; Store(Path({str(store.directory)!r})).rendered(ImageID({key.text!r}))"
+    code = f"""from labkit.appc.store import ImageID, Path, Store; Store(Path({str(store.directory)!r})).rendered(ImageID({key.text!r}))"""
     partial = store.cas / "tree" / f"{store.tree_id(key)}.partial" / "rootfs" / "1"
     with subprocess.Popen([sys.executable, "-c", code]) as child:
         while not partial.exists() and child.poll() is None:
