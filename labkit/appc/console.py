@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import termios
 import time
@@ -103,4 +104,7 @@ def write_all(fd: int, data: bytes) -> None:
     """Write all of it; where nobody reads any more, it is dropped."""
     with contextlib.suppress(BrokenPipeError):
         while data:
-            data = data[os.write(fd, data) :]
+            try:
+                data = data[os.write(fd, data) :]
+            except BlockingIOError:  # somebody has made our output so
+                select.select([], [fd], [])

@@ -300,6 +300,29 @@ def test_with_its_supervisor_the_pod_dies_and_what_is_left_can_be_cleared(trial:
     assert not Path(f"/run/netns/rkt-{pod.uuid}").exists()
 
 
+@pytest.mark.parametrize("net", ["none", "default"])
+def test_a_supervisor_may_be_killed_at_any_moment(trial: Trial, net: str) -> None:
+    from labkit.appc.networks import Networks
+
+    whole = time.monotonic()
+    trial.run(trial.pod({"main": sh("exit 0")}), net, "m")
+    whole = time.monotonic() - whole
+    for part in range(1, 11):
+        pod = trial.pod({"main": sh("sleep 1000"), "other": sh("sleep 1000")})
+        process = subprocess.Popen(trial.argv(pod, net, "m"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(whole * part / 10)
+        process.kill()
+        process.wait()
+        until(lambda pod=pod: pod.state == "exited" and not processes_of(pod))
+        stage1.clear(pod, Networks.parse([net], trial.data / "networks"))
+        assert not Path(f"/run/netns/rkt-{pod.uuid}").exists()
+        assert not [name for name in _mounted() if pod.uuid in name]
+
+
+def _mounted() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
 def test_a_pod_that_cannot_start_leaves_nothing(trial: Trial) -> None:
     pod = trial.pod({"main": sh("", user="nobody")})
     done = trial.run(pod, "none")
