@@ -47,7 +47,7 @@ case $role in
     main)
         [ -e /prestart ] || fail "pre-start had another root"
         mounted /db
-        date +%s > /db/main
+        date +%s > /db/.main && mv /db/.main /db/main  # whole or not at all: the other one waits for it
         await /db/sidekick
         metadata
         echo done > /main ;;
