@@ -13,7 +13,7 @@ import pexpect
 import pytest
 from trial_pods import Trial, interleaved, isolator, main, processes_of, said, until
 
-from labkit.appc import enter, stage1
+from labkit.appc import enter, init, stage1
 from labkit.appc.enter import UNKNOWN_APP
 from labkit.errors import LabError
 from labkit.kernel.cgroups import hierarchies
@@ -272,6 +272,16 @@ def test_a_stop_asks_and_a_forced_one_does_not(trial: Trial) -> None:
         assert pod.exit_codes == ({"main": 5} if code == 5 else {})
         with pytest.raises(LabError, match="not running"):
             stage1.stop(pod)
+
+
+def test_who_does_not_listen_is_killed_after_a_while(trial: Trial) -> None:
+    pod = trial.pod({"main": sh("trap '' TERM; while :; do sleep 0.1; done")})
+    process = trial.start(pod)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    stage1.stop(pod)
+    assert process.wait(30) == signal.SIGKILL
+    assert time.monotonic() - begin >= init.GRACE - 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
