@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bystanders import Bystander, bystanders
 from leaks import nothing_left
 from serving import services, serving
 
@@ -113,3 +114,18 @@ def own_state(one_run_at_a_time: None) -> Iterator[Path]:
         os.environ["LABKIT_STATE"] = before
     subprocess.run(["rm", "-rf", "--one-file-system", state], check=False)
     os.close(held)
+
+
+@pytest.fixture(scope="session")
+def others(serving: None) -> Iterator[list[Bystander]]:
+    """Start a container of somebody else in each engine of the machine's."""
+    with bystanders() as found:
+        yield found
+
+
+@pytest.fixture
+def bystanders_stay(others: list[Bystander]) -> Iterator[None]:
+    """Fail a test after which a container, image, volume or network of somebody else is not what it was."""
+    yield
+    for one in others:
+        assert one.now() == one.then
