@@ -22,7 +22,8 @@ class Bystander:
         packed = subprocess.run(["tar", "--create", "--directory=/", "bin/busybox"], check=True, capture_output=True).stdout
         subprocess.run([*self.engine, "image", "import", "-", NAME], input=packed, check=True, capture_output=True)
         self._ask("volume", "create", NAME)
-        self._ask("network", "create", NAME)
+        if engine == "docker":  # podman keeps its networks in /etc
+            self._ask("network", "create", NAME)
         self._ask("run", "--detach", "--name", NAME, "--network", "none", "--volume", f"{NAME}:/data", NAME, *PROGRAM)
         self.then = self.now()
 
@@ -33,7 +34,7 @@ class Bystander:
             "container": f"{process['Id']} {process['State']['Pid']} {process['State']['StartedAt']}",
             "image": json.loads(self._ask("image", "inspect", NAME))[0]["Id"],
             "volume": self._ask("volume", "inspect", NAME),
-            "network": self._ask("network", "inspect", NAME),
+            "networks": self._ask("network", "ls", "--no-trunc"),
         }
 
     def close(self) -> None:

@@ -63,7 +63,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("notebook", "cells"), cases)
 
 
-@pytest.mark.usefixtures("bystanders_stay")
 def test_nothing_is_left_after_the_kernel_was_killed(notebook: Path, cells: list[str], canary: Canary):
     before = snapshot()
     kernel = Session(notebook.parent)

@@ -1,7 +1,6 @@
 """Kernels for the tests of notebooks."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -28,13 +27,6 @@ def clean_ledger(request: pytest.FixtureRequest, own_state: Path) -> Iterator[No
     yield
     if request.path.name not in ("test_shape.py", "test_commands.py"):
         ledger.undo()
-
-
-@pytest.fixture(autouse=True)
-def others_stay(request: pytest.FixtureRequest) -> None:
-    """Have containers of somebody else beside the labs that use the engines for everything that they can do."""
-    if re.search(r"\[[5-9]\.", request.node.name):
-        request.getfixturevalue("bystanders_stay")
 
 
 @pytest.fixture(scope="session")
