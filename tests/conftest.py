@@ -27,6 +27,9 @@ ROOTED = ("kernel", "runtimes", "notebooks", "host", "vm", "images", "faults", "
 BESIDE = ("browser", "faults", "notebooks", "runtimes")
 """The rooms whose tests may run side by side, but for those that need the process connector of the first namespaces."""
 
+EXECS, PARTS = "lab.execs(", ("test_checkpoints", "test_shape")
+"""What asks the process connector, and the tests of a lab that do not run the cell which does."""
+
 BESIDE_OTHERS = re.compile(r"\b(notebooks|faults)/.*\[[5-9]\.\d")
 """Tests of the labs that do with an engine all that it can."""
 
@@ -41,10 +44,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that may run in a machine of their own beside others."""
-    first = {lab.id for lab in course_map.written() if "lab.execs(" in lab.notebook().read_text()} | {"test_execs"}
+    labs = {lab.id for lab in course_map.written() if EXECS in lab.notebook().read_text()}
     for item in items:
         room, about = _about(item.nodeid)
-        if room in BESIDE and about not in first:
+        cells = item.callspec.params.get("cells") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        whole = about in labs and item.path.stem not in PARTS
+        execs = item.path.stem == "test_execs" or (whole if cells is None else EXECS in "".join(cells))
+        if room in BESIDE and not execs:
             item.add_marker(pytest.mark.beside)
 
 
