@@ -109,6 +109,17 @@ class Caller:
         """
         return tuple((record.network, record.attachment, record.result) for record in self._records.all(container_id))
 
+    def forget(self, container_id: str) -> None:
+        """Remove the files that a caller which was killed has left of a container that is attached to nothing."""
+        link = Attachment(container_id, "")
+        with held(self._lock(link)):
+            self._forget(link)
+
+    def _forget(self, link: Attachment) -> None:
+        if not self._records.all(link.container_id):
+            self._records.remove_unfinished(link.container_id)
+            self._lock(link).unlink(missing_ok=True)
+
     def _delete(self, record: Record, lock: int) -> None:
         network, link = record.network, record.attachment
         if link.netns and not os.path.exists(link.netns):
@@ -127,8 +138,7 @@ class Caller:
         if errors:
             raise ExceptionGroup(f"{link.container_id} could not be taken out of {network.name} whole", errors)
         self._records.remove(network.name, link)
-        if not self._records.all(link.container_id):
-            self._lock(link).unlink(missing_ok=True)
+        self._forget(link)
 
     def _call(self, command: str, record: Record, place: int, lock: int) -> dict[str, Any]:
         network, link = record.network, record.attachment

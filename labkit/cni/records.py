@@ -93,11 +93,13 @@ class Records:
         return tuple(sorted(found, key=_order))
 
     def remove(self, network: str, attachment: Attachment) -> None:
-        """Forget a link, with what a writer that was killed has left beside its record."""
-        path = self.path(network, attachment)
-        for beside in path.parent.glob(f".{path.name}.*"):
+        """Forget a link."""
+        self.path(network, attachment).unlink(missing_ok=True)
+
+    def remove_unfinished(self, container_id: str) -> None:
+        """Remove what writers that were killed have left; nobody may be writing for this container."""
+        for beside in self.directory.glob(f".*-{container_id}-*.json.*"):
             beside.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
 
 
 def _order(record: Record) -> tuple[str, int, str]:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from labkit.appc.ports import ForwardedPort
 from labkit.cni import Caller
 from labkit.kernel.network import netlink
 
-KILLS = 40
+KILLS = 32
 FORWARDED = ("-i rktout0", "-o rktout0")
 OUTSIDE = (
     "ip netns add outside",
@@ -221,7 +221,8 @@ def test_in_a_lab_the_ledger_takes_a_pods_networks_down(pod: str, tmp_path: Path
     assert ledger.live("8.2") == []
 
 
-def test_killed_at_any_moment_nothing_is_left_after_down(tmp_path: Path) -> None:
+@pytest.mark.parametrize("owner", ["", "8.2"], ids=["collected by rkt", "by the ledger of a lab"])
+def test_killed_at_any_moment_nothing_is_left(tmp_path: Path, owner: str) -> None:
     """A supervisor is killed, sooner and later, while it sets networks and ports up; whoever collects the pod finds all of it."""
     custom(
         tmp_path,
@@ -239,26 +240,43 @@ def test_killed_at_any_moment_nothing_is_left_after_down(tmp_path: Path) -> None
         pid = os.fork()
         if pid == 0:
             try:
-                networks.up(pod, None, networks_wanted, tmp_path / "pod", [ForwardedPort("tcp", 8080, 80)])
+                with ledger.owned_by(owner):
+                    networks.up(pod, None, networks_wanted, tmp_path / "pod", [ForwardedPort("tcp", 8080, 80)])
             finally:
                 os._exit(0)
         return pid
 
-    took = []
-    for _ in range(3):
-        start = time.monotonic()
-        os.waitpid(begin(pod := str(uuid.uuid4())), 0)
-        took.append(time.monotonic() - start)
-        assert f"RKT-PFWD-DNAT-{pod[:8]}" in shell("iptables-save")
-        networks.down(pod, tmp_path / "state")
-    ends = []
+    def collect(pod: str) -> None:
+        if owner:
+            ledger.undo(owner)
+        else:
+            networks.down(pod, tmp_path / "state")
+
     for number in range(KILLS):
         pid = begin(pod := str(uuid.uuid4()))
-        time.sleep(min(took) * number / KILLS)
+        sign, reached = list(signs(pod, tmp_path).items())[number % 4]
+        wait_for(reached, sign)
+        time.sleep(0.004 * (number // 4))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        ends.append(len(Caller(tmp_path / "state").attached(pod)))
-        networks.down(pod, tmp_path / "state")
-        assert left(pod, tmp_path) == [], f"killed after {number}/{KILLS} of {min(took):.3f} s"
-        networks.down(pod, tmp_path / "state")
-    assert set(ends) == {0, 1, 2}, "the kills did not fall all over the way"
+        collect(pod)
+        assert left(pod, tmp_path) == [], f"killed {4 * (number // 4)} ms after {sign}"
+        collect(pod)
+
+
+def signs(pod: str, tmp_path: Path) -> dict[str, Callable[[], bool]]:
+    """Return what there is on the way, in its order, and how it is seen."""
+    caller = Caller(tmp_path / "state")
+    return {
+        "its namespace": pod_netns.path(pod).exists,
+        "its first network": lambda: bool(caller.attached(pod)),
+        "its second network": lambda: len(caller.attached(pod)) == 2,
+        "its ports": lambda: f"RKT-PFWD-DNAT-{pod[:8]}" in shell("iptables-save -t nat"),
+    }
+
+
+def wait_for(reached: Callable[[], bool], sign: str) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline, f"{sign} never came"
+        time.sleep(0.001)
