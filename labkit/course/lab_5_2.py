@@ -151,7 +151,7 @@ CHECKPOINTS = (
             "not checked": FETCH.format(NAMED),
             "trusted, not fetched": TRUST.format(ETCD),
             "trusted, and not checked": TRUST.format(ETCD) + FETCH.format(NAMED),
-            "a key for others": f"{TRUST.format('quay.io/coreos')}rkt fetch {NAMED} > /dev/null 2>&1 || true\n",
+            "a key for others": f"{TRUST.format(SHELL)}rkt fetch {NAMED} > /dev/null 2>&1 || true\n",
         },
     ),
     Checkpoint(
