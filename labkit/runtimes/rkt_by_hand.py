@@ -53,9 +53,9 @@ def serve(directory: Path) -> Process:
     made = rootfs.acis()
     with trace.silent():
         delegation.homes()  # the cgroups of pods lie in the lab's part of each hierarchy
-        claims.claim(data(directory))
         for place in (data(directory), local(directory) / "net.d"):
             trees.make_tree(place)
+        claims.claim(data(directory))  # after the tree: pods are ended while their directories are there to tell of them
     process = sites.serve(directory, made)
     with trace.silent():
         own = trees.make_tree(directory / "bin")

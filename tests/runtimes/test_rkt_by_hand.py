@@ -60,8 +60,11 @@ def test_docker_images_come_from_the_machines_registry(place: Path) -> None:
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_runs_goes_with_the_lab(place: Path, killed: bool) -> None:
-    pod = in_background(place, "run", "--insecure-options=image", SHELL, "--exec", "/bin/sleep", "--", "600")
-    while pod.poll() is None and "running" not in rkt(place, "list", "--no-legend").stdout:
+    saved = place / "uuid"
+    pod = in_background(
+        place, "run", "--insecure-options=image", f"--uuid-file-save={saved}", SHELL, "--exec", "/bin/sleep", "--", "600"
+    )
+    while pod.poll() is None and not (saved.exists() and "pid=" in rkt(place, "status", saved.read_text().strip()).stdout):
         pass
     assert pod.poll() is None, (place / "said").read_text()
     assert cgroups()
