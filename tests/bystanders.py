@@ -19,6 +19,7 @@ class Bystander:
 
     def __init__(self, engine: str) -> None:
         self.engine = ENGINES[engine]
+        self.close()  # of a run that was killed
         packed = subprocess.run(["tar", "--create", "--directory=/", "bin/busybox"], check=True, capture_output=True).stdout
         subprocess.run([*self.engine, "image", "import", "-", NAME], input=packed, check=True, capture_output=True)
         self._ask("volume", "create", NAME)

@@ -34,6 +34,9 @@ BRIDGES_OF_ENGINES = re.compile(r"\bfe80::.*\b(docker0|cni0)\b|\b(docker0|cni0)\
 HOMES_OF_ENGINES = ("docker", "libpod_parent")
 """Cgroups at the root of a hierarchy that an engine makes with its first container and keeps; what it leaves in them is a leak."""
 
+MACHINE = re.compile(r"machine-\d+")
+"""Cgroups at the root of a hierarchy in which other tests have a machine of their own (tests/machine)."""
+
 NETNS_OF_DOCKER = "/docker/netns/default"
 """Where dockerd keeps the machine's network namespace at hand, from the first container on that shares it."""
 
@@ -138,10 +141,10 @@ def _cgroups() -> Iterator[str]:
     for root in _hierarchies():
         for directory, children, _ in os.walk(root):
             children[:] = [name for name in children if not SYSTEMD_CGROUP.search(name)]
-            kept = HOMES_OF_ENGINES if directory == root else ()
+            kept = [name for name in children if name in HOMES_OF_ENGINES or MACHINE.fullmatch(name)] if directory == root else ()
             yield from (path for name in children if name not in kept and not LAB_HOME.search(path := f"{directory}/{name}"))
             if directory == root:
-                children[:] = [name for name in children if f"{root}/{name}" not in OTHERS]
+                children[:] = [name for name in children if f"{root}/{name}" not in OTHERS and not MACHINE.fullmatch(name)]
 
 
 def _children() -> Iterator[str]:

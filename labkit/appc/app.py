@@ -12,12 +12,11 @@ from typing import Any
 
 from labkit.appc.documents import Fields
 from labkit.appc.isolator_values import Isolator, isolators
-from labkit.appc.types import Pairs, ac_name, shown
+from labkit.appc.types import LARGEST_ID, Pairs, ac_name, shown
 
 PRE_START, POST_STOP = "pre-start", "post-stop"
 
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
-_LARGEST_ID = 2**32 - 2
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class App:
             exec=fields.texts("exec"),
             user=fields.text("user"),
             group=fields.text("group"),
-            supplementary_gids=fields.numbers("supplementaryGIDs", 0, _LARGEST_ID),
+            supplementary_gids=fields.numbers("supplementaryGIDs", 0, LARGEST_ID),
             working_directory=directory,
             environment=_environment(fields),
             event_handlers=_event_handlers(fields),

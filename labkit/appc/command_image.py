@@ -42,6 +42,14 @@ _overwrite = click.option("--overwrite", is_flag=True, help="Replace what is the
 _rootfs_only = click.option("--rootfs-only", is_flag=True, help="Without the manifest.")
 
 
+def _into_a_directory(command: Callable[..., None]) -> click.Command:
+    """Make a command of what writes an image into a directory."""
+    taken = _overwrite(_rootfs_only(global_options(command)))
+    output = click.argument("output", type=click.Path(path_type=Path), metavar="DIRECTORY")
+    return image.command(cls=ValuedFlags)(click.argument("name", metavar="IMAGE")(output(taken)))
+
+
+
 @image.command(name="list", cls=ValuedFlags)
 @click.option("--full", is_flag=True, help="Ids, sizes and times in full.")
 @click.option("--no-legend", is_flag=True, help="Without the headings.")
@@ -151,29 +159,15 @@ def export(settings: Settings, name: str, file: Path, *, overwrite: bool) -> Non
         partial.unlink(missing_ok=True)
 
 
-@image.command(cls=ValuedFlags)
-@click.argument("name", metavar="IMAGE")
-@click.argument("output", type=click.Path(path_type=Path), metavar="DIRECTORY")
-@_overwrite
-@_rootfs_only
-@global_options
+@_into_a_directory
 def extract(settings: Settings, name: str, output: Path, *, overwrite: bool, rootfs_only: bool) -> None:
     """Unpack an image into a directory, without what it stands on."""
     store = settings.store()
     key = store.find(name)
-    _written(store, key, output, lambda rootfs: _unpack(store.blob(key), rootfs), overwrite=overwrite, rootfs_only=rootfs_only)
+    _written(store, key, output, lambda rootfs: aci.unpack(store.blob(key), rootfs), overwrite=overwrite, rootfs_only=rootfs_only)
 
 
-def _unpack(blob: Path, rootfs: Path) -> None:
-    aci.unpack(blob, rootfs)
-
-
-@image.command(cls=ValuedFlags)
-@click.argument("name", metavar="IMAGE")
-@click.argument("output", type=click.Path(path_type=Path), metavar="DIRECTORY")
-@_overwrite
-@_rootfs_only
-@global_options
+@_into_a_directory
 def render(settings: Settings, name: str, output: Path, *, overwrite: bool, rootfs_only: bool) -> None:
     """Write an image into a directory as a pod would see it."""
     store = settings.store()
@@ -181,7 +175,7 @@ def render(settings: Settings, name: str, output: Path, *, overwrite: bool, root
     _written(store, key, output, lambda rootfs: store.render_to(key, rootfs), overwrite=overwrite, rootfs_only=rootfs_only)
 
 
-def _written(store: Store, key: ImageID, directory: Path, write: Callable[[Path], None], *, overwrite: bool, rootfs_only: bool) -> None:
+def _written(store: Store, key: ImageID, directory: Path, write: Callable[[Path], object], *, overwrite: bool, rootfs_only: bool) -> None:
     """Write a directory beside the one that is meant, and give it its name when it is whole."""
     if os.path.lexists(directory) and not overwrite:
         raise LabError("output directory exists (try --overwrite)")

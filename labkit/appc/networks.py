@@ -287,9 +287,8 @@ def _delete_tables(state: Path) -> None:
     with suppress(LabError), held(_tables_lock(state), seconds=0):  # where it is held, who holds it does this
         for unfinished in state.glob(f".{note.name}.*"):
             unfinished.unlink(missing_ok=True)
-        before = json.loads(note.read_text()) if note.exists() else chains.tables()
-        gone = [chains.delete_empty(table) for table in chains.tables() if table not in before]
-        if all(gone):
+        before = json.loads(note.read_text()) if note.exists() else None
+        if before is not None and all([chains.delete_empty(table) for table in chains.tables() if table not in before]):  # noqa: C419 - each
             note.unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ from labkit.appc.app import App, Port, isolators_record, pairs_record, port_reco
 from labkit.appc.documents import Fields, document
 from labkit.appc.image_manifest import read_annotations, read_labels
 from labkit.appc.isolator_values import Isolator, isolators
-from labkit.appc.types import AC_VERSION, ImageID, Pairs, ac_identifier, ac_name, semver, shown
+from labkit.appc.types import AC_VERSION, LARGEST_ID, ImageID, Pairs, ac_identifier, ac_name, semver, shown
 
 KIND = "PodManifest"
 VERSION = "1.30.0"
@@ -25,7 +25,6 @@ VERSION = "1.30.0"
 HOST, EMPTY = "host", "empty"
 
 _MODE = re.compile("[0-7]{1,5}")
-_LARGEST_ID = 2**32 - 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Volume:
         mode = fields.text("mode", "")
         if mode and not _MODE.fullmatch(mode):
             fields.refuse("mode", f"{shown(mode)} are no permissions in octal digits, such as 0755")
-        uid, gid = (fields.number(key, 0, _LARGEST_ID, default=0) for key in ("uid", "gid"))
+        uid, gid = (fields.number(key, 0, LARGEST_ID, default=0) for key in ("uid", "gid"))
         if kind == EMPTY:
             return cls(name, kind, read_only=fields.flag("readOnly"), mode=mode or "0755", uid=uid, gid=gid)
         recursive = None if fields.value("recursive") is None else fields.flag("recursive")

@@ -134,11 +134,13 @@ def forward(pod_uuid: str, ports: Sequence[ForwardedPort], pod_ip: str, lock: Pa
 
 
 def unforward(pod_uuid: str, lock: Path) -> None:
-    """Take a pod's chains away; without them there is nothing to do.
+    """Take a pod's chains away; where the lock's file is not there, no port was ever led into the pod.
 
     Raises:
         CommandError: the kernel refuses.
     """
+    if not lock.exists():
+        return
     with held(lock) as fd:
         chains.remove(chain_names(pod_uuid), keep=(fd,))
         lock.unlink(missing_ok=True)

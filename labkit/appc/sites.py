@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from labkit import trace
 from labkit.appc.discovery import IMAGE
 from labkit.appc.publishing import PAGE
+from labkit.images.serving import announce
 from labkit.kernel import commands, processes
 from labkit.kernel.processes.process import Process
 
@@ -210,9 +211,7 @@ def main(place: str, certificate: str, key: str, *roots: str) -> None:
         roots: directories with a directory for each host.
     """
     with Server([Path(root) for root in roots], Path(certificate), Path(key)) as server:
-        partial = Path(f"{place}.partial")
-        partial.write_text(f"{server.address}\n")
-        os.replace(partial, place)
+        announce(server.address, Path(place))
         server.serve_forever()
 
 

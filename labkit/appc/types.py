@@ -17,6 +17,9 @@ from labkit.errors import LabError
 AC_VERSION = "0.8.11"
 """The version of the specification that is followed here; the last there was."""
 
+LARGEST_ID = 2**32 - 2
+"""The largest number of a user or a group: the one after it stands for nobody."""
+
 Pairs = tuple[tuple[str, str], ...]
 """A list of objects with `name` and `value`: labels, annotations, environment."""
 

@@ -24,6 +24,7 @@ from labkit.images import catalogue
 from labkit.images.debian import architecture
 from labkit.images.oci import INDEXES, ImageConfig, Index, Manifest
 from labkit.images.registry import Registry
+from labkit.images.serving import announce
 from labkit.kernel import processes
 from labkit.kernel.processes.process import Process
 
@@ -202,9 +203,7 @@ def main(registry: str, place: str) -> None:
         place: the file that gets the address once it listens.
     """
     with Server(Registry(registry, timeout=5)) as server:
-        partial = Path(f"{place}.partial")
-        partial.write_text(f"{server.address}\n")
-        os.replace(partial, place)
+        announce(server.address, Path(place))
         server.serve_forever()
 
 

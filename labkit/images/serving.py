@@ -22,6 +22,13 @@ _PATIENCE = 20.0
 """Seconds in which a registry that was started has to answer."""
 
 
+def announce(address: str, place: Path) -> None:
+    """Write where a server listens into a file, which others find whole or not at all."""
+    partial = place.with_name(f"{place.name}.partial")
+    partial.write_text(f"{address}\n")
+    partial.replace(place)
+
+
 @contextmanager
 def serving(storage: Path) -> Iterator[Registry]:
     """Run Debian's registry over a storage directory, on a free port of 127.0.0.1, as long as the block lasts.

@@ -1,4 +1,4 @@
-"""The kernel of a notebook is killed after every second cell, or each (--each-cell): `labkit clean` leaves the machine as it was."""
+"""The kernel of a notebook is killed after each section, or each cell (--each-cell): `labkit clean` leaves the machine as it was."""
 
 import re
 import subprocess
@@ -34,17 +34,15 @@ def changing(section: list[str]) -> list[int]:
     return [last for last, source in enumerate(section) if last + 1 == len(section) or not looks(source)]
 
 
-def every_second(notebook: Path) -> set[int]:
-    """Return which of the runs end at the last cell of the opening or of a section, or an even number of cells before it; and the last.
+def of_sections(notebook: Path) -> set[int]:
+    """Return which of the runs end with the opening, with a section, or with everything open.
 
-    All of them take twice the time: `pytest tests/faults --each-cell`.
+    All of them take twice as long: `pytest tests/faults --each-cell`.
     """
     opening, *rest = sections(notebook)
-    chosen, first = set[int](), 0
-    for count in (len(opening), *(len(changing(section)) for section in rest)):
-        chosen |= set(range(first + count - 1, first - 1, -2))
-        first += count
-    return {*chosen, first}
+    lengths = (len(opening), *(len(changing(section)) for section in rest))
+    ends = {sum(lengths[: number + 1]) - 1 for number in range(len(lengths))}
+    return {*ends, sum(lengths)}
 
 
 def looks(source: str) -> bool:
@@ -58,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.param(lab.notebook(), cells, id=f"{lab.id}-{number + 1}")
         for lab in course_map.written()
         for number, cells in enumerate(runs(lab.notebook()))
-        if each or number in every_second(lab.notebook())
+        if each or number in of_sections(lab.notebook())
     ]
     metafunc.parametrize(("notebook", "cells"), cases)
 

@@ -283,7 +283,7 @@ def test_a_shell_that_waits_in_silence_is_woken_and_shows_its_prompt_more_than_o
 def test_watch_tells_who_printed_and_who_is_frozen(lab: Session):
     lab.ok('group = lab.cgroup("box")\nclock = lab.spawn("while :; do date; sleep 0.2; done", name="clock", cgroup=group)')
     assert "printed nothing" not in lab.ok("lab.watch(group, clock, seconds=1)").text
-    lab.ok("group.freeze()")
+    lab.ok("group.freeze()\nlab.watch(group, clock, seconds=0)")  # what came between the first look and the freeze
     text = lab.ok("lab.watch(group, clock, seconds=1)").text
     assert "printed nothing" in text
     assert "frozen" in text

@@ -11,6 +11,7 @@ import fcntl
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -117,13 +118,31 @@ def remove(tracker: Tracker) -> None:
 
 @contextmanager
 def alone(directory: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep every other process from making and removing trackers in a directory: an empty one may be about to be joined."""
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    """Keep every other process from making and removing trackers in a directory: an empty one may be about to be joined.
+
+    Who has it already, in this thread, goes on: a start that finds its launcher dead removes what that one had.
+    """
+    place = os.path.realpath(directory)
+    if place in _mine.places:
+        yield
+        return
+    held = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
+        _mine.places.add(place)
         yield
     finally:
+        _mine.places.discard(place)
         os.close(held)
+
+
+class _Mine(threading.local):
+    def __init__(self) -> None:
+        self.places: set[str] = set()
+
+
+_mine = _Mine()
+"""The directories that this thread has for itself."""
 
 
 def _family(mark: bytes, roots: Iterable[Known]) -> set[Known]:
