@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import click
 
+from labkit import ledger
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
 from labkit.appc.command_pod import COMMANDS
 from labkit.appc.prepare import VERSION
@@ -20,6 +21,9 @@ from labkit.appc.types import AC_VERSION
 
 REAL = "LABKIT_RKT"
 """The variable that names a real rkt."""
+
+OWNER = "LABKIT_OWNER"
+"""The variable that names the lab to which the cgroups and network namespaces of a pod belong."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -51,6 +55,7 @@ for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; every end is one of rkt's: 254 and one line for what cannot be done."""
     words = list(sys.argv[1:] if argv is None else argv)
+    ledger.own(os.environ.get(OWNER, ledger.owner()))
     real = os.environ.get(REAL)
     if real:
         told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))
