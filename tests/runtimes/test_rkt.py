@@ -108,4 +108,4 @@ def test_a_pod_whose_starter_is_gone_goes_with_the_ledger(root: Callable[[Runtim
     assert not os.path.exists(f"/proc/{started.pid}")
     assert not data.exists()
     assert not list(Path("/run/netns").glob("rkt-*"))
-    assert not [path for path in Path("/sys/fs/cgroup").glob("**/rkt-*")]
+    assert not list(Path("/sys/fs/cgroup").glob("**/rkt-*"))
