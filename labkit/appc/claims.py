@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from labkit import ledger
-from labkit.appc import garbage
+from labkit.appc import garbage, stage1
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
 from labkit.errors import LabError
@@ -51,8 +51,6 @@ def end_all(data: Path) -> None:
 
 
 def _end(pod: Pod) -> None:
-    from labkit.appc import stage1
-
     deadline = time.monotonic() + _PATIENCE
     while pod.state in (State.RUNNING, State.PREPARING):
         if time.monotonic() > deadline:

@@ -14,6 +14,7 @@ import click
 
 from labkit import ledger
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
+from labkit.appc.command_image import image
 from labkit.appc.command_pod import COMMANDS
 from labkit.appc.prepare import VERSION
 from labkit.appc.settings import FAILED, Settings, global_options
@@ -21,6 +22,8 @@ from labkit.appc.types import AC_VERSION
 
 REAL = "LABKIT_RKT"
 """The variable that names a real rkt."""
+LAB = "LABKIT_LAB"
+"""The variable that names the lab in which this is typed: what the pods get of the kernel is that lab's."""
 
 OWNER = "LABKIT_OWNER"
 """The variable that names the lab to which the cgroups and network namespaces of a pod belong."""
@@ -48,7 +51,14 @@ def version(_settings: Settings) -> None:
     click.echo(f"Go OS/Arch: linux/{_MACHINES.get(platform.machine(), platform.machine())}\nFeatures: -TPM -SDJOURNAL")
 
 
-for _command in (*COMMANDS, fetch_command, trust, docker2aci, aci2oci, version):
+@click.command("help")
+def help_() -> None:
+    """Print this."""
+    context = click.get_current_context()
+    click.echo((context.parent or context).get_help())
+
+
+for _command in (*COMMANDS, image, fetch_command, trust, docker2aci, aci2oci, version, help_):
     rkt.add_command(_command)
 
 
@@ -61,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))
         places = [f"--{option}={os.environ[name]}" for option, name in told if os.environ.get(name)]
         os.execv(real, [real, *places, *words])
+    if lab := os.environ.get(LAB):
+        ledger.own(lab)
     try:
         ended = rkt(words, prog_name="rkt", standalone_mode=False)
     except click.ClickException as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 import click
 
@@ -14,7 +13,7 @@ from labkit.appc.fetch import NEVER, NEW, UPDATE, fetch
 from labkit.appc.keystore import read_key
 from labkit.appc.settings import Settings, global_options
 from labkit.appc.to_oci import to_oci
-from labkit.appc.web import Web
+from labkit.appc.web import Web, split
 from labkit.errors import LabError
 from labkit.images.layout import Layout
 from labkit.images.reference import Reference
@@ -69,7 +68,7 @@ def trust(
     plain = insecure_allow_http or "pubkey" in settings.insecure
     web = Web(plain=plain, unverified="tls" in settings.insecure, say=_say)
     for place in keys or discovery.keys(prefix, web):
-        data = web.page(place) if urlsplit(place).scheme in ("http", "https") else Path(place).read_bytes()
+        data = web.page(place) if split(place).scheme in ("http", "https") else Path(place).read_bytes()
         if _reviewed(place, data, prefix, skip=skip_fingerprint_review):
             file = settings.keystore().trust(data, prefix)
             _say(f'Added {f"key for prefix {_quoted(prefix)}" if prefix else "root key"} at "{file}"')

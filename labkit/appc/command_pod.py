@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 
-from labkit.appc import garbage, listing
+from labkit.appc import garbage, listing, stage1
 from labkit.appc.fetch import NEVER, NEW, UPDATE, fetch, insecure_options
+from labkit.appc.networks import Networks
 from labkit.appc.options import GLOBAL, PREPARE, RUN, RUNNING, Given, Image, Line, Option, OptionError, described, parse
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
 from labkit.appc.prepare import prepare, settings_of
-from labkit.appc.settings import FAILED, Settings, global_options, told
+from labkit.appc.settings import FAILED, Settings, ValuedFlags, global_options, told
 from labkit.appc.types import ImageID, serialized
 from labkit.errors import LabError
 
@@ -93,7 +94,8 @@ def _run(settings: Settings, line: Line) -> int:
 
     Options after an image are meant for it; what stands between -- and --- are its arguments.
     """
-    return _started(settings, _prepared(settings, line), line)
+    networks = _networks(settings, line)  # first: what is wrong with a line is said before anything is made
+    return _started(_prepared(settings, line), line, networks)
 
 
 def _prepare(settings: Settings, line: Line) -> int:
@@ -108,20 +110,20 @@ def _run_prepared(settings: Settings, line: Line) -> int:
     """Run a pod that was prepared."""
     if len(line.images) != 1:
         raise OptionError("must provide the UUID of a prepared pod")
-    pod = Pods(settings.directory).find(line.images[0].text)
+    networks, pod = _networks(settings, line), Pods(settings.directory).find(line.images[0].text)
     pod.lock()
     if pod.place != "prepared":
         raise PodError(f'pod "{pod.uuid}" is not prepared')
-    return _started(settings, pod, line)
+    return _started(pod, line, networks)
 
 
-def _started(settings: Settings, pod: Pod, line: Line) -> int:
+def _networks(settings: Settings, line: Line) -> Networks:
+    return Networks.parse(line.given.texts("net"), settings.directory / garbage.NETWORKS, settings.local)
+
+
+def _started(pod: Pod, line: Line, networks: Networks) -> int:
     """Run a pod that this process holds, to its end."""
-    from labkit.appc import stage1
-    from labkit.appc.networks import Networks
-
     given = line.given
-    networks = Networks.parse(given.texts("net"), settings.directory / "networks", settings.local)
     pod.settings = settings_of(line)
     pod.move("run")
     if "uuid-file-save" in given:
@@ -134,7 +136,7 @@ prepare_command = WordsCommand("prepare", PREPARE, _prepare, "IMAGE [OPTIONS] [-
 run_prepared = WordsCommand("run-prepared", RUNNING, _run_prepared, "UUID")
 
 
-@click.command("list")
+@click.command("list", cls=ValuedFlags)
 @click.option("--full", is_flag=True, help="Whole UUIDs, ids of images, times.")
 @click.option("--no-legend", is_flag=True, help="Leave out the names of the columns.")
 @_formats
@@ -148,7 +150,7 @@ def list_pods(settings: Settings, *, full: bool, no_legend: bool, form: str | No
         click.echo(text)
 
 
-@click.command()
+@click.command(cls=ValuedFlags)
 @click.argument("uuid", metavar="UUID")
 @click.option("--wait", is_flag=True, help="Wait until the pod has exited.")
 @click.option("--wait-ready", is_flag=True, help="Wait until it runs.")
@@ -187,14 +189,13 @@ def rm(settings: Settings, uuids: tuple[str, ...], uuid_file: Path | None) -> No
     _each(settings, uuids, uuid_file, one, "failed to remove one or more pods")
 
 
-@click.command()
+@click.command(cls=ValuedFlags)
 @click.argument("uuids", nargs=-1, metavar="UUID...")
 @click.option("--force", is_flag=True, help="Kill it at once.")
 @_uuid_file
 @global_options
 def stop(settings: Settings, uuids: tuple[str, ...], uuid_file: Path | None, *, force: bool) -> None:
     """Stop pods that run."""
-    from labkit.appc import stage1
 
     def one(pod: Pod) -> None:
         if pod.state in (State.EXITED, State.EXITED_GARBAGE, State.DELETING):
@@ -220,7 +221,7 @@ def enter(settings: Settings, app: str, uuid: str, command: tuple[str, ...]) -> 
     sys.exit(entered(_found(settings, uuid), app, command))
 
 
-@click.command()
+@click.command(cls=ValuedFlags)
 @click.option("--grace-period", default="30m0s", metavar="TIME", help="How long an exited pod stays once it was marked.")
 @click.option("--expire-prepared", default="24h0m0s", metavar="TIME", help="How long a pod stays that was prepared and never run.")
 @click.option("--mark-only", is_flag=True, help="Remove nothing.")

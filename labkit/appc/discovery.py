@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import quote
@@ -123,7 +124,8 @@ class _Page(HTMLParser):
 def tags(page: bytes) -> tuple[Tag, ...]:
     """Return the meta tags of discovery in an HTML page."""
     parser = _Page()
-    parser.feed(page.decode("utf-8", "replace"))
+    with suppress(AssertionError):  # Python's parser raises it for a broken <![; what stands before it counts
+        parser.feed(page.decode("utf-8", "replace"))
     return tuple(parser.tags)
 
 

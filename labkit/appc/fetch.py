@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from labkit.appc import aci, docker
 from labkit.appc.discovery import AppName, endpoints
@@ -24,7 +24,7 @@ from labkit.appc.image_manifest import Dependency
 from labkit.appc.keystore import Keystore
 from labkit.appc.store import Store
 from labkit.appc.types import ImageID
-from labkit.appc.web import Web, WebError
+from labkit.appc.web import Web, WebError, split
 from labkit.errors import LabError
 from labkit.images.reference import Reference
 
@@ -127,13 +127,13 @@ class _Job:
     def _one(self, text: str, signature: Path | None) -> ImageID:
         if _ID.fullmatch(text):
             return self.store.find(text)
-        scheme = urlsplit(text).scheme if "://" in text else ""
+        scheme = split(text).scheme if "://" in text else ""
         if scheme == "docker":
             return self._docker(text)
         if scheme in ("http", "https"):
             return self._url(text, signature)
         if scheme == "file":
-            return self._file(Path(unquote(urlsplit(text).path)), signature)
+            return self._file(Path(unquote(split(text).path)), signature)
         if scheme:
             raise LabError(f'rkt only supports http, https, docker or file URLs ("{text}")')
         if text.startswith(("/", "./", "../")) or (text.endswith(".aci") and Path(text).exists()):
@@ -158,6 +158,8 @@ class _Job:
         return key
 
     def _file(self, file: Path, signature: Path | None) -> ImageID:
+        if file.exists() and not file.is_file():
+            raise LabError(f"{file} is no regular file")
         self.say(f"image: using image from file {file}")
         with self._workshop() as work:
             copy = work / "image.aci"

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from labkit.appc import stage1
+from labkit.appc.networks import Networks
 from labkit.appc.options import OptionError
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
@@ -20,6 +22,9 @@ from labkit.kernel import mounts
 GRACE_PERIOD = 30 * 60.0
 EXPIRE_PREPARED = 24 * 3600.0
 """Seconds that `rkt gc` waits, where it is not told otherwise, before it removes an exited pod, and one that was never run."""
+
+NETWORKS = "networks"
+"""The directory of rkt's in which the state of its networks lies, outside the pods that are attached to them."""
 
 _EMBRYO = 60.0  # seconds after which nobody is about to lock an embryo any more
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -128,10 +133,7 @@ def delete(pod: Pod) -> None:
         LabError: something is mounted in it.
         ExceptionGroup: of what could not be taken from its networks.
     """
-    from labkit.appc import stage1
-    from labkit.appc.networks import Networks
-
-    stage1.clear(pod, Networks(pod.data / "networks"))
+    stage1.clear(pod, Networks(pod.data / NETWORKS))
     directory = pod.directory
     for mount in mounts.at_or_below(directory):
         raise LabError(f"{mounts.describe(mount)} is mounted in {directory}, which stays as it is", remedy=f"umount {mount.mountpoint}")

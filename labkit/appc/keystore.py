@@ -91,19 +91,6 @@ class Keystore:
         os.replace(partial, directory / key.fingerprint)
         return directory / key.fingerprint
 
-    def distrust(self, fingerprint: str, prefix: str = "") -> Path:
-        """Take a key away, also one of the system's: an empty file stands in its place. Return this file.
-
-        Raises:
-            LabError: it is no fingerprint.
-        """
-        if not _FINGERPRINT.fullmatch(fingerprint):
-            raise LabError(f"{fingerprint!r} is no fingerprint")
-        directory = self.local / _below(ac_identifier(prefix, "prefix") if prefix else "")
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / fingerprint).write_bytes(b"")
-        return directory / fingerprint
-
     def keys(self, name: str) -> tuple[Path, ...]:
         """Return the files of the keys that count for an image's name."""
         parts = ac_identifier(name, "image name").split("/")

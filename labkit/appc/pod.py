@@ -144,6 +144,7 @@ class Pod:
 
     @settings.setter
     def settings(self, settings: Settings) -> None:
+        """Keep what it is run with."""
         self.write("runtime-config", json.dumps(asdict(settings), indent=1))
 
     @property

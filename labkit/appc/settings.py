@@ -52,6 +52,25 @@ class Settings:
         return Keystore(self.local, self.system)
 
 
+class ValuedFlags(click.Command):
+    """A command whose flags may have their value behind them, as in `--pretty-print=false`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words, those with a value as click has them."""
+        flags = {name: each for each in self.params if isinstance(each, click.Option) and each.is_flag for name in each.opts}
+        return super().parse_args(ctx, [word for each in args for word in _valued(each, flags)])
+
+
+def _valued(word: str, flags: dict[str, click.Option]) -> Iterator[str]:
+    name, _, value = word.partition("=")
+    if name not in flags or value not in ("true", "false"):
+        yield word
+    elif value == "true":
+        yield name
+    else:
+        yield from flags[name].secondary_opts
+
+
 def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command of click take the global options of rkt; its first argument is the Settings that they make.
 

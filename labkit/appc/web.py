@@ -126,7 +126,7 @@ class Web:
         return Downloaded(size, answer.headers.get("ETag") or "")
 
     def _open(self, url: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
-        parts = urllib.parse.urlsplit(url)
+        parts = split(url)
         if parts.scheme not in self.schemes:
             raise WebError(f"{url}: {parts.scheme or 'no'} scheme is not used", cause=f"only {' and '.join(self.schemes)}")
         self._tell(parts)
@@ -145,6 +145,18 @@ class Web:
         if proxy and parts.netloc not in self._told and not urllib.request.proxy_bypass(parts.netloc):
             self._told.add(parts.netloc)
             self._say(f"image: {parts.netloc} is asked through the proxy {re.sub(r'//.*@', '//', proxy)}")
+
+
+def split(url: str) -> urllib.parse.SplitResult:
+    """Return the parts of a URL.
+
+    Raises:
+        WebError: it is none.
+    """
+    try:
+        return urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise WebError(f"{url!r} is no URL", cause=str(error).lower()) from error
 
 
 def _read(answer: http.client.HTTPResponse, size: int, url: str) -> bytes:

@@ -88,7 +88,8 @@ def test_the_system_has_keys_too_and_an_empty_file_takes_one_away(tmp_path: Path
     Keystore(tmp_path / "usr").trust(ann.public(), "example.com")
     keystore = Keystore(tmp_path / "etc", tmp_path / "usr")
     fingerprint = keystore.verify("example.com/web", *signed).fingerprint
-    keystore.distrust(fingerprint, "example.com")
+    (tmp_path / "etc/trustedkeys/prefix.d/example.com").mkdir(parents=True)
+    (tmp_path / "etc/trustedkeys/prefix.d/example.com" / fingerprint).touch()
     with pytest.raises(SignatureError, match="unknown entity"):
         keystore.verify("example.com/web", *signed)
 

@@ -99,7 +99,7 @@ def test_a_redirect_away_from_tls_is_refused(world: World, ann: Signer, monkeypa
         monkeypatch.setenv("HTTPS_PROXY", f"http://{host}:{port}")
         assert Web(timeout=10).page("https://example.com/https")
         for scheme in ("http", "file", "ftp"):
-            with pytest.raises(WebError, match="sends us to|status code: 302"):
+            with pytest.raises(WebError, match=r"sends us to|status code: 302"):
                 Web(timeout=10).page(f"https://example.com/{scheme}")
 
 

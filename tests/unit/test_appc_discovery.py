@@ -1,10 +1,13 @@
 """Discovery: an image's name, the pages that speak of it, and the URLs that they lead to."""
 
+import random
+from contextlib import suppress
+
 import pytest
 
 from labkit.appc.discovery import KEYS, AppName, DiscoveryError, Endpoint, Tag, endpoints, endpoints_of, keys, tags
 from labkit.appc.fetch import insecure_options
-from labkit.appc.web import WebError
+from labkit.appc.web import Web, WebError, split
 from labkit.errors import LabError
 
 PAGE = b"""<!DOCTYPE html><html><head><title>x</title>
@@ -135,3 +138,25 @@ def test_insecure_options_are_words_joined_by_commas() -> None:
     assert "seccomp" in insecure_options(["all"])
     with pytest.raises(LabError, match="invalid argument"):
         insecure_options(["imagine"])
+
+
+def test_a_mutated_page_gives_tags_or_none_and_a_url_of_them_is_one_or_refused() -> None:
+    chance = random.Random(7)
+    pieces = [b"<![", b"<!--", b"<meta ", b"'", b'"', b"{", b"}", b"https://[", b"&#x0;", b"\xff", b">", b"content="]
+    for _ in range(3000):
+        page = bytearray(PAGE)
+        for _ in range(chance.randint(1, 6)):
+            place = chance.randrange(len(page))
+            page[place : place + chance.randint(0, 20)] = chance.choice(pieces)
+        for each in endpoints_of(AppName.parse("example.com/web"), tags(bytes(page))):
+            with suppress(WebError):
+                split(each.aci)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://[/a", "ftp://example.com/a", "a", "https://example.com/\x00", "https://exa mple.com/", "https://\u00e9.\udcff/"]
+)
+def test_what_is_no_url_of_the_web_is_refused_in_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(WebError):
+        Web(timeout=5).page(url)
