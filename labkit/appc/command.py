@@ -25,9 +25,6 @@ REAL = "LABKIT_RKT"
 LAB = "LABKIT_LAB"
 """The variable that names the lab in which this is typed: what the pods get of the kernel is that lab's."""
 
-OWNER = "LABKIT_OWNER"
-"""The variable that names the lab to which the cgroups and network namespaces of a pod belong."""
-
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -65,7 +62,6 @@ for _command in (*COMMANDS, image, fetch_command, trust, docker2aci, aci2oci, ve
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; every end is one of rkt's: 254 and one line for what cannot be done."""
     words = list(sys.argv[1:] if argv is None else argv)
-    ledger.own(os.environ.get(OWNER, ledger.owner()))
     real = os.environ.get(REAL)
     if real:
         told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))

@@ -20,7 +20,7 @@ from typing import Any
 from labkit import ledger, trace
 from labkit.appc import aci, claims, stage1
 from labkit.appc.app import App
-from labkit.appc.command import OWNER
+from labkit.appc.command import LAB
 from labkit.appc.image_manifest import ImageManifest
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
@@ -223,7 +223,7 @@ def _rkt(data: Path, *words: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    own = {"PYTHONPATH": str(_HOME), "LABKIT_STATE": str(ledger.state()), OWNER: ledger.owner()}
+    own = {"PYTHONPATH": str(_HOME), "LABKIT_STATE": str(ledger.state()), LAB: ledger.owner()}
     return {**rooted.ENVIRONMENT, **own}
 
 
