@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import click
 
+from labkit import ledger
 from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
 from labkit.appc.command_image import image
 from labkit.appc.command_pod import COMMANDS
@@ -21,6 +22,8 @@ from labkit.appc.types import AC_VERSION
 
 REAL = "LABKIT_RKT"
 """The variable that names a real rkt."""
+LAB = "LABKIT_LAB"
+"""The variable that names the lab in which this is typed: what the pods get of the kernel is that lab's."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -64,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))
         places = [f"--{option}={os.environ[name]}" for option, name in told if os.environ.get(name)]
         os.execv(real, [real, *places, *words])
+    if lab := os.environ.get(LAB):
+        ledger.own(lab)
     try:
         ended = rkt(words, prog_name="rkt", standalone_mode=False)
     except click.ClickException as error:
