@@ -67,11 +67,13 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"(@if)\d+\b", r"\1N"),
     (r"(?m)^\d+: ([\w.-]+(?:@\w+)?: <)", r"N: \1"),
     (r"\blink-netnsid \d+\b", "link-netnsid N"),
+    (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),  # before its last part is taken for an id
+    (r"\bsha512-[0-9a-f]{12,128}\b", "sha512-ID"),
     (r"\b(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b", "ID"),
-    (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),
     # the address that docker's first network gives a container: by how many there are
     (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
     (r"\b172\.30\.0\.(?!1\b|0/)\d+", "172.30.0.N"),
+    (r"\b172\.16\.28\.(?!1\b|0/)\d+", "172.16.28.N"),
     # the same for the network of the pods, and where containerd keeps what runs
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?k/k8s\.io/(?:ID|[0-9a-f]{12,64})\b", "TASKS/k8s.io/ID"),
