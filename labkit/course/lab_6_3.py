@@ -86,23 +86,22 @@ def alone(lab: Lab) -> Verdict:
 
 
 QUIET = " > /dev/null 2>&1"
-FETCH = "for one in {0}; do rkt fetch --pull-policy=new --insecure-options=image docker://$one > /dev/null 2>&1; done\n"
 STOP = f"rkt stop --force --uuid-file={{0}}.uuid{QUIET} || true\nrkt status --wait $(cat {{0}}.uuid){QUIET} || true\n"
 UP = "echo up; exec sleep 600"
 BOX = f"docker://busybox --name={{0}} {{1}} --exec=/bin/sh -- -c '{UP}'"
-RUN = "rkt run --net=none --uuid-file-save={0}.uuid {1} > {0}.log 2>&1 &\n"
+RUN = "rkt run --insecure-options=image --net=none --uuid-file-save={0}.uuid {1} > {0}.log 2>&1 &\n"
 WAIT = until("[ $(grep -c ': up' {0}.log) = {1} ] || ! kill -0 $! 2> /dev/null")
 
 NGINX = until("grep -l nginx /proc/[0-9]*/comm > /dev/null 2>&1 || ! kill -0 $! 2> /dev/null")
-PAIR = "rkt run --uuid-file-save=pair.uuid {0} > pair.log 2>&1 &\n"
+PAIR = "rkt run --insecure-options=image --uuid-file-save=pair.uuid {0} > pair.log 2>&1 &\n"
 """As the course has it, with the default network; how the apps are given follows."""
 PAIRED = until("[ -s rkt/pods/run/$(cat pair.uuid)/status/{0} ] || ! kill -0 $! 2> /dev/null") + NGINX
 
 SLEEPS = RUN.format("stays", BOX.format("stays", "")) + WAIT.format("stays", 1)
-ENDED = f"rkt run --net=none docker://busybox --exec=/bin/true{QUIET}\n"
+ENDED = f"rkt run --insecure-options=image --net=none docker://busybox --exec=/bin/true{QUIET}\n"
 
 CACHE = """\
-rkt run --net=none --uuid-file-save=cache.uuid \\
+rkt run --insecure-options=image --net=none --uuid-file-save=cache.uuid \\
   docker://nginx --name=front \\
   docker://busybox --name=cache --memory=8Mi --exec=/bin/sh -- \\
   -c 'dd if=/dev/zero of=/dev/null bs=24M count=1 && exec sleep 600'
@@ -119,9 +118,8 @@ CHECKPOINTS = (
         hints=(
             "rkt run takes several images; each may be followed by options of its own",
             "--name gives an app another name than its image's last one",
-            "rkt run docker://nginx registry-1.docker.io/library/busybox:latest --name=bzbx",
+            "rkt run docker://nginx docker://busybox --name=bzbx",
         ),
-        given=FETCH.format("nginx busybox"),
         solution=PAIR.format("docker://nginx docker://busybox --name=bzbx") + PAIRED.format("bzbx"),
         undo=STOP.format("pair"),
         near_misses={
@@ -139,7 +137,7 @@ CHECKPOINTS = (
             "rkt gc only marks a pod that has just exited, and removes it once it was garbage for the grace period",
             "rkt gc --grace-period=0s",
         ),
-        given=FETCH.format("busybox") + ENDED + SLEEPS,
+        given=ENDED + SLEEPS,
         solution=f"rkt gc --grace-period=0s{QUIET}\n",
         undo=ENDED,
         near_misses={
@@ -158,7 +156,7 @@ CHECKPOINTS = (
             "the signal is 9: dd wants 24 MB, and the isolator allows 8",
             "where one app fails, rkt stops the others: front was well. Write --memory=64Mi",
         ),
-        given=f"{FETCH.format('nginx busybox')}{WRITE}bash cache.sh > cache.log 2>&1 || true\n",
+        given=f"{WRITE}bash cache.sh > cache.log 2>&1 || true\n",
         solution=f"sed -i s/8Mi/64Mi/ cache.sh\n{START}{FILLED}",
         undo=STOP.format("cache"),
         near_misses={
@@ -176,9 +174,8 @@ CHECKPOINTS = (
         hints=(
             "options after an image are for its app alone, and the arguments after -- end with ---",
             "--cpu=500m is half a processor, --user=33 a user by its number",
-            "rkt run --net=none docker://busybox --name=one --cpu=500m --exec=/bin/sleep -- 600 --- docker://busybox --name=two --user=33 ...",
+            "docker://busybox --name=one --cpu=500m --exec=/bin/sleep -- 600 --- docker://busybox --name=two ...",
         ),
-        given=FETCH.format("busybox"),
         solution=RUN.format("alone", f"{BOX.format('one', '--cpu=500m')} --- {BOX.format('two', '--user=33')}") + WAIT.format("alone", 2),
         undo=STOP.format("alone"),
         near_misses={

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
 from labkit.appc.types import ManifestError
 from labkit.course.checkpoints import Verdict
+from labkit.errors import LabError
 from labkit.kernel.xray.machine import Machine
 from labkit.runtimes import rkt_by_hand
+from labkit.runtimes.rkt import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from labkit.course.lab import Lab
+    from labkit.kernel.processes.process import Process
     from labkit.kernel.xray.records import Member
 
+_TICK = 0.05
 
 @dataclass(frozen=True)
 class Running:
@@ -27,12 +34,52 @@ class Running:
     Attributes:
         pod: its directory.
         apps: the names in its manifest.
-        processes: of those apps that have one, the eldest that is the app's own.
+        processes: of those apps that have one, the first.
     """
 
     pod: Pod
     apps: frozenset[str]
     processes: dict[str, Member]
+
+
+def started(supervisor: Process, data: Path, timeout: float = 60.0) -> Pod:
+    """Wait until every app of the pod that a `rkt run` runs has become its program, or has ended; return the pod.
+
+    Args:
+        supervisor: the process of `rkt run`, which holds the directory of its pod open.
+        data: rkt's directory.
+        timeout: seconds.
+
+    Raises:
+        LabError: it ended before, or the time did.
+    """
+    deadline = time.monotonic() + timeout
+    while supervisor.alive and time.monotonic() < deadline:
+        with suppress(PodError, OSError, ManifestError):
+            uuid = _held(supervisor.pid, data)
+            if uuid and _has_begun(Pod(data, uuid)):
+                return Pod(data, uuid)
+        time.sleep(_TICK)
+    said = supervisor.output().strip().splitlines()[-1:]
+    what = "has not begun" if supervisor.alive else "has ended"
+    raise LabError(f"the pod of {supervisor.name} {what}", cause=f"rkt said: {said[0]}" if said else None)
+
+
+def _held(pid: int, data: Path) -> str:
+    """Return the UUID of the pod whose directory a process holds open, or ""."""
+    links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+    return next((Path(link).name for link in links if Path(link).parent == data / "pods/run"), "")
+
+
+def _has_begun(pod: Pod) -> bool:
+    machine = Machine()
+    return all(app.name in pod.exit_codes or _is_executed(pod, app.name, machine) for app in pod.manifest.apps)
+
+
+def _is_executed(pod: Pod, app: str, machine: Machine) -> bool:
+    own = _process(pod, app, machine)
+    keeper = machine.members.get(own.ppid) if own else None
+    return own is not None and keeper is not None and own.comm != keeper.comm  # until execve(2) it is called as who forked it
 
 
 def states(lab: Lab) -> tuple[State, ...]:
@@ -74,7 +121,6 @@ def absent(lab: Lab, apps: Collection[str]) -> Verdict:
 
 
 def _process(pod: Pod, app: str, machine: Machine) -> Member | None:
-    """Return the first process of an app: what watches over it is told by the pod, the rest by the kernel."""
-    keeper = (pod.read(f"appsinfo/{app}/pid") or "").strip()
-    own = [one for one in machine.members.values() if keeper.isdecimal() and one.ppid == int(keeper) and one.state not in "ZX"]
-    return min(own, key=lambda one: (one.start, one.pid), default=None)
+    """Return the first process of an app: who keeps it is told by the pod, the rest by the kernel."""
+    pid = first_of(pod, app)
+    return machine.members.get(pid) if pid else None

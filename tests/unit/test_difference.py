@@ -247,7 +247,9 @@ def test_a_container_that_a_person_starts_with_runc_is_told_by_its_process_and_i
     assert not diff(cgroups(), cgroups(("", "/lab-6.1/runc", {}), ("", "/lab-6.1/runc/.typed", {})))
 
 
-@pytest.mark.parametrize("path", ["/docker", f"/docker/{DOCKER_ID}", f"/machine/libpod-{DOCKER_ID}/container", "/kubepods/burstable/pod1", POD, f"{POD}/web"])
+@pytest.mark.parametrize(
+    "path", ["/docker", f"/docker/{DOCKER_ID}", f"/machine/libpod-{DOCKER_ID}/container", "/kubepods/burstable/pod1", POD, f"{POD}/web"]
+)
 def test_where_an_engine_keeps_a_container_is_in_its_xray(path):
     assert not diff(cgroups(), cgroups(("", path, {"pids.max": "5"})))
 
