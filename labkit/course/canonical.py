@@ -68,6 +68,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"(?m)^\d+: ([\w.-]+(?:@\w+)?: <)", r"N: \1"),
     (r"\blink-netnsid \d+\b", "link-netnsid N"),
     (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),  # before its last part is taken for an id
+    (r"(?:\brkt-?[0-9a-f]{0,8})?…[0-9a-f-]{0,22}-[0-9a-f]{12}\b", "…ID"),  # its middle taken out, where a line is long
     (r"\bsha512-[0-9a-f]{12,128}\b", "sha512-ID"),
     (r"\b(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b", "ID"),
     # the address that docker's first network gives a container: by how many there are
