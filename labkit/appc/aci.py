@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
+from labkit.appc.documents import LARGEST_MANIFEST
 from labkit.appc.image_manifest import ImageManifest
 from labkit.appc.packing import WRITERS, copy_plain, plain, told
-from labkit.appc.types import LARGEST_MANIFEST, ImageID, serialized
+from labkit.appc.types import ImageID, serialized
 from labkit.errors import LabError
 from labkit.images import entries, layer
 from labkit.images.layer import LARGEST

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.appc.documents import Fields
 from labkit.appc.isolator_values import Isolator, isolators
-from labkit.appc.types import Fields, Pairs, ac_name, shown
+from labkit.appc.types import Pairs, ac_name, shown
 
 PRE_START, POST_STOP = "pre-start", "post-stop"
 

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.appc.app import App, EventHandler, MountPoint, Port, pairs_record, present
+from labkit.appc.documents import Fields, document
 from labkit.appc.isolator_values import Isolator
 from labkit.appc.types import (
     AC_VERSION,
-    Fields,
     ImageID,
     ManifestError,
     Pairs,
     ac_identifier,
     date,
-    document,
     semver,
     shown,
     web_address,

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from labkit.appc.types import Fields, ManifestError, ac_identifier, shown
+from labkit.appc.documents import Fields
+from labkit.appc.types import ManifestError, ac_identifier, shown
 
 CPU = "resource/cpu"
 MEMORY = "resource/memory"

@@ -95,7 +95,7 @@ class Pod:
         self.lock_fd = -1
 
     def __repr__(self) -> str:
-        return f"<pod {self.uuid}, {self.state}>"
+        return f"<pod {self.uuid}>"
 
     @property
     def place(self) -> str:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.appc.app import App, Port, isolators_record, pairs_record, port_record, present, read_port
+from labkit.appc.documents import Fields, document
 from labkit.appc.image_manifest import read_annotations, read_labels
 from labkit.appc.isolator_values import Isolator, isolators
-from labkit.appc.types import AC_VERSION, Fields, ImageID, Pairs, ac_identifier, ac_name, document, semver, shown
+from labkit.appc.types import AC_VERSION, ImageID, Pairs, ac_identifier, ac_name, semver, shown
 
 KIND = "PodManifest"
 HOST, EMPTY = "host", "empty"

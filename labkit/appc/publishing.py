@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from labkit.appc import aci
-from labkit.appc.discovery import IMAGE, KEYS, AppName, Tag, endpoints_of
+from labkit.appc.discovery import IMAGE, KEYS, AppName, Tag, endpoints_of, tags
 from labkit.errors import LabError
 from labkit.kernel import commands
 
@@ -88,11 +88,9 @@ class Publication:
     template: str
     key: str
 
-    def page(self) -> str:
-        """Return the page that says so."""
-        tags = (Tag(IMAGE, self.prefix, self.template), Tag(KEYS, self.prefix, self.key))
-        lines = (f'<meta name="{each.kind}" content="{html.escape(f"{each.prefix} {each.template}")}">' for each in tags)
-        return "\n".join(["<!DOCTYPE html>", f"<title>{html.escape(self.prefix)}</title>", *lines, ""])
+    def tags(self) -> tuple[Tag, Tag]:
+        """Return what a page says of it."""
+        return Tag(IMAGE, self.prefix, self.template), Tag(KEYS, self.prefix, self.key)
 
 
 def publish(sites: Path, publication: Publication, file: Path, by: Signer | None) -> Path:
@@ -119,8 +117,16 @@ def publish(sites: Path, publication: Publication, file: Path, by: Signer | None
         _place(sites, publication.key).write_bytes(by.public())
     parts = publication.prefix.split("/")
     for length in range(1, len(parts) + 1):  # of the host, and of each path down to the prefix
-        _place(sites, f"https://{'/'.join(parts[:length])}/{PAGE}").write_text(publication.page())
+        _say(_place(sites, f"https://{'/'.join(parts[:length])}/{PAGE}"), publication)
     return placed
+
+
+def _say(page: Path, publication: Publication) -> None:
+    """Let a page speak of an image, and still of those that it spoke of."""
+    before = tags(page.read_bytes()) if page.exists() else ()
+    said = dict.fromkeys([*(each for each in before if each.prefix != publication.prefix), *publication.tags()])
+    lines = (f'<meta name="{each.kind}" content="{html.escape(f"{each.prefix} {each.template}")}">' for each in said)
+    page.write_text("\n".join(["<!DOCTYPE html>", "<title>App Container images</title>", *lines, ""]))
 
 
 def _place(sites: Path, url: str) -> Path:

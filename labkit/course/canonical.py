@@ -75,6 +75,9 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
     (r"\b172\.30\.0\.(?!1\b|0/)\d+", "172.30.0.N"),
     (r"\b172\.16\.28\.(?!1\b|0/)\d+", "172.16.28.N"),
+    # and those of rkt's other network and of the lab's own; the chains of a pod are called after it
+    (r"\b172\.(19|31)\.0\.(?!1\b|0/)\d+", r"172.\1.0.N"),
+    (r"\b(RKT-PFWD-[DS]NAT)-[0-9a-f]{8}\b", r"\1-ID"),
     # the same for the network of the pods, and where containerd keeps what runs
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?k/k8s\.io/(?:ID|[0-9a-f]{12,64})\b", "TASKS/k8s.io/ID"),

@@ -90,7 +90,7 @@ class Rkt:
             typed = shlex.join(["rkt", *words])
             told: dict[str, Any] = {"cgroups": _cgroups(name), "env": _environment(), "cwd": "/", "shell_line": f"{typed} &"}
             supervisor = processes.start(_rkt(data, *words), stdout=str(data / "log"), **told)
-            entry.identity.update(supervisor=ending.known(supervisor.pid))
+            entry.identity.update(supervisor=ending.known(supervisor.pid), tracker=str(supervisor.tracker.path))
             _note(entry, supervisor, data / "log")
         return _record(entry)
 
@@ -122,7 +122,7 @@ class Rkt:
             if force or timeout:
                 _ask(entry, force=force)
                 ours.terminate(supervisor, seconds, 0)
-        ours.end(entry)
+        _end(entry)
 
     def remove(self, name: str) -> None:
         """Forget a stopped pod, and its image.
@@ -274,11 +274,18 @@ def _ask(entry: ledger.Entry, *, force: bool) -> None:
             trace.record(shlex.join(["rkt", "stop", *(["--force"] if force else []), pod.uuid[:8]]))
 
 
+def _end(entry: ledger.Entry) -> None:
+    """Kill what is left of the supervisor, and remove its cgroup, and the one in which it was started."""
+    ours.end(entry)
+    if tracker := entry.identity.get("tracker"):
+        members.end(Path(tracker), 10)
+
+
 @ledger.undoes(_KIND)
 def _undo(entry: ledger.Entry) -> None:
     """End the supervisor and with it the pod, then remove the pod, and the directory in which it lay."""
     data = Path(entry.key["data"])
-    ours.end(entry)
+    _end(entry)
     claims.end_all(data)
     shutil.rmtree(data, ignore_errors=True)
     if data.exists():

@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 import random
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterable
@@ -89,6 +90,20 @@ def test_the_same_tree_gives_the_same_name_and_an_epoch_bounds_its_times(rootfs:
     aci.build(MANIFEST, rootfs, tmp_path / "3", epoch=5)
     with tarfile.open(tmp_path / "3") as tar:
         assert {each.mtime for each in tar} == {5}
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax", "ustar"])
+def test_what_tar_itself_packs_is_taken(rootfs: Path, tmp_path: Path, form: str) -> None:
+    deep = "/".join(["directory-of-a-long-name"] * (3 if form == "ustar" else 12))
+    (rootfs / deep).mkdir(parents=True)
+    (rootfs / deep / "file").write_text("x")
+    (rootfs.parent / "manifest").write_bytes(DATA)
+    more = ["--xattrs"] if form == "pax" else []
+    subprocess.run(["tar", *more, f"--format={form}", "-czf", tmp_path / "a.aci", "-C", rootfs.parent, "manifest", "rootfs"], check=True)
+    assert aci.unpack(tmp_path / "a.aci", tmp_path / "copy") == MANIFEST
+    if form != "pax":
+        os.removexattr(rootfs / "bin/web", "user.labkit")
+    assert layer.difference(rootfs, tmp_path / "copy") == ([], [])
 
 
 def test_names_that_begin_with_a_dot_and_a_manifest_behind_rootfs_are_taken(tmp_path: Path) -> None:
@@ -284,7 +299,7 @@ def damaged(data: bytes, any_of: random.Random) -> bytes:
 
 
 def test_two_thousand_mutated_archives_end_in_acceptance_or_in_one_line_and_nothing_lies_outside(tmp_path: Path) -> None:
-    any_of, began = random.Random(7), time.monotonic()
+    any_of, began = random.Random(7), time.process_time()
     taken, refusals = 0, list[str]()
     file, home = tmp_path / "a.aci", tmp_path / "home" / "deep"
     home.mkdir(parents=True)
@@ -308,7 +323,7 @@ def test_two_thousand_mutated_archives_end_in_acceptance_or_in_one_line_and_noth
     assert len(refusals) > 500
     assert [text for text in refusals if "\n" in text] == []
     assert not list(Path("/").glob("x"))
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
 
 
 def emptied(root: Path) -> None:

@@ -97,7 +97,7 @@ def rkt(own_state: Path, image: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def traces(pod: Pod) -> list[str]:
     """Return what the kernel still has of a pod: cgroups, mounts, a network namespace, rules of NAT, processes."""
-    found = [str(path) for one in hierarchies() for path in Path(one.mountpoint).rglob(f"*{pod.uuid}*")]
+    found = [str(path) for one in hierarchies().mounted for path in one.path.rglob(f"*{pod.uuid}*")]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if pod.uuid in line]
     found += [str(path) for path in Path("/run/netns").glob(f"*{pod.uuid}*")]
     rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
@@ -264,7 +264,7 @@ def test_an_image_is_run_by_its_name_once_it_is_in_the_store_also_while_it_is_re
 def test_a_run_that_is_killed_at_any_moment_leaves_what_gc_collects_whole(rkt: Rkt, seed: int) -> None:
     rkt("fetch", rkt.image)
     process = subprocess.Popen(rkt.argv("run", "--port=80-tcp:8080", "example.com/box:1"), stdout=DEVNULL, stderr=DEVNULL)
-    time.sleep(random.Random(seed).uniform(0.2, 1.6))
+    time.sleep(random.Random(seed).uniform(0.4, 3.5))
     process.send_signal(signal.SIGKILL)
     process.wait()
     pods = rkt.pods.all()

@@ -10,7 +10,7 @@ import pytest
 from appc_hosts import World, manifest, served
 
 from labkit.appc import sites
-from labkit.appc.discovery import DiscoveryError
+from labkit.appc.discovery import DiscoveryError, tags
 from labkit.appc.publishing import Signer
 from labkit.appc.web import Web, WebError
 
@@ -114,3 +114,10 @@ def test_over_http_too_where_that_may_be(world: World, ann: Signer, monkeypatch:
             world.fetch(name, "image")
         assert "--insecure-options=http" in str(caught.value.remedy)
         assert world.fetch(name, "image", "http")
+
+
+def test_the_page_of_a_host_speaks_of_all_its_images(world: World, ann: Signer) -> None:
+    world.publish(manifest("example.com/other"), ann)
+    world.publish(manifest("example.com/other"), ann)
+    page = (world.sites / "example.com/ac-discovery.html").read_bytes()
+    assert [each.prefix for each in tags(page)] == ["example.com/web"] * 2 + ["example.com/other"] * 2

@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,6 +242,20 @@ def test_what_an_interruption_left_is_swept(store: Store, put: Put) -> None:
     assert not list((store.cas / "tree").iterdir())
     assert os.listdir(store.cas / "tmp") == ["young"]
     assert store.find("web") == key
+
+
+def test_whoever_is_killed_while_it_renders_leaves_a_store_that_is_whole(store: Store, put: Put) -> None:
+    key = put("web", {f"{number % 50}/{number}": "x" for number in range(3000)})
+    code = f"from labkit.appc.store import Store, ImageID; from pathlib import Path; Store(Path({str(store.directory)!r})).rendered(ImageID({key.text!r}))"
+    partial = store.cas / "tree" / f"{store.tree_id(key)}.partial" / "rootfs" / "1"
+    with subprocess.Popen([sys.executable, "-c", code]) as child:
+        while not partial.exists() and child.poll() is None:
+            time.sleep(0.001)
+        child.kill()
+    assert child.returncode == -9
+    assert not (store.cas / "tree" / store.tree_id(key)).exists()
+    assert len(tree(store.rendered(key))) == 3050
+    assert not partial.exists()
 
 
 def test_many_at_once_put_and_render_the_same(store: Store, put: Put, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from labkit.appc import aci, claims
 from labkit.appc.app import App
 from labkit.appc.image_manifest import ImageManifest
 from labkit.appc.pods import Pods
-from labkit.course import targets
 from labkit.errors import LabError
 from labkit.host.services import Places
 from labkit.kernel import namespaces
 from labkit.kernel.xray import Machine, xray
+from labkit.kernel.xray.containers import containers
 from labkit.runtimes import Runtime, rkt
 
 SLEEP = ["sleep", "600"]
@@ -69,9 +69,13 @@ def test_the_apps_of_a_pod_share_all_but_their_mounts_and_cgroups(pod: rkt.Pod):
 
 
 def test_a_word_finds_a_pod_an_app_of_it_and_an_app_by_its_name_alone(pod: rkt.Pod):
-    machine, short = Machine(), pod.uuid[:8]
-    assert targets.target(short, {}, machine)[1] == targets.target(pod.uuid, {}, machine)[1] == pod.pid
-    assert targets.target("back", {}, machine)[1] == targets.target(f"{short}/back", {}, machine)[1] == rkt.first_of(pod, "back")
+    there, short = containers(Machine()), pod.uuid[:8]
+
+    def called(word: str) -> list[int]:
+        return [one.pid for one in there if one.is_called(word)]
+
+    assert called(short) == called(pod.uuid) == [pod.pid]
+    assert called("back") == called(f"{short}/back") == [rkt.first_of(pod, "back")]
 
 
 def test_no_lab_stops_or_removes_what_was_typed(pod: rkt.Pod):

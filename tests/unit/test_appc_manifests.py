@@ -143,6 +143,12 @@ def test_fields_that_nobody_knows_and_those_that_are_null_are_passed_over() -> N
     assert parsed.app.isolators == ()
 
 
+def test_large_and_small_letters_of_a_field_do_not_count_where_none_is_written_as_it_should_be() -> None:
+    given = changed(changed(image(), "name", ...), "NAME", "example.com/other")
+    assert ImageManifest.parse(given).name == "example.com/other"
+    assert ImageManifest.parse(changed(image(), "Name", "example.com/other")).name == "example.com/web"
+
+
 REFUSED = [
     ("acKind", ..., "acKind"),
     ("acKind", "PodManifest", "acKind"),
@@ -381,7 +387,7 @@ def broken(text: bytes, any_of: random.Random) -> bytes:
 
 
 def test_ten_thousand_mutated_manifests_end_in_acceptance_or_in_one_line() -> None:
-    any_of, began = random.Random(7), time.monotonic()
+    any_of, began = random.Random(7), time.process_time()
     taken, refusals = 0, list[str]()
     for number in range(10_000):
         kind, original = ((ImageManifest, image), (PodManifest, pod))[number % 2]
@@ -400,4 +406,4 @@ def test_ten_thousand_mutated_manifests_end_in_acceptance_or_in_one_line() -> No
     assert taken > 300
     assert len(refusals) > 5000
     assert [text for text in refusals if "\n" in text or len(text) > 600] == []
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
