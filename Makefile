@@ -25,7 +25,7 @@ lab: ## set everything up, start JupyterLab on 127.0.0.1 and print its URL (root
 test: ## set up and run every test (root)
 	$(able)@$(SETUP) test
 	@unset MAKEFLAGS MAKELEVEL MFLAGS; failed=0; \
-	$(PYTHON) -m pytest -m beside --dist loadgroup --tx '$(MACHINES)*popen//python=tests/machine' || failed=$$?; \
+	$(PYTHON) -m pytest -m beside --dist loadscope --tx '$(MACHINES)*popen//python=tests/machine' || failed=$$?; \
 	$(PYTHON) -m pytest -m 'not beside' || failed=$$?; \
 	exit $$failed
 

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bystanders import Bystander, bystanders
 from leaks import nothing_left
 from serving import services, serving
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from labkit.course import course_map
 
@@ -24,6 +27,12 @@ ROOTED = ("kernel", "cni", "appc", "runtimes", "notebooks", "host", "vm", "image
 BESIDE = ("appc", "browser", "cni", "faults", "notebooks", "runtimes")
 """The rooms whose tests may run side by side, but for those that need the process connector of the first namespaces."""
 
+EXECS, PARTS = "lab.execs(", ("test_checkpoints", "test_shape")
+"""What asks the process connector, and the tests of a lab that do not run the cell which does."""
+
+BESIDE_OTHERS = re.compile(r"\b(notebooks|faults)/.*\[[5-9]\.\d")
+"""Tests of the labs that do with an engine all that it can."""
+
 STATES = Path("/var/tmp")
 """Where the state of a run lies: below another root's temporary directory its files could not be reached by other users."""
 
@@ -34,17 +43,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that may run in a machine of their own beside others, and keep those of a room about one lab together there.
-
-    They share what one run of the lab recorded.
-    """
-    first = {lab.id for lab in course_map.written() if "lab.execs(" in lab.notebook().read_text()} | {"test_execs"}
+    """Mark the tests that may run in a machine of their own beside others."""
+    labs = {lab.id for lab in course_map.written() if EXECS in lab.notebook().read_text()}
     for item in items:
-        lab = re.search(r"\[(\d+\.\d+)", item.name)
-        about = lab[1] if lab else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name} {about}"))
-        if item.path.parent.name in BESIDE and about not in first:
+        room, about = _about(item.nodeid)
+        cells = item.callspec.params.get("cells") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        whole = about in labs and item.path.stem not in PARTS
+        execs = item.path.stem == "test_execs" or (whole if cells is None else EXECS in "".join(cells))
+        if room in BESIDE and not execs:
             item.add_marker(pytest.mark.beside)
+
+
+class Together(LoadScopeScheduling):
+    """Gives a machine all tests of a room about one lab, or else of one file: they share what one run of the lab recorded."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return " ".join(_about(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    """Say how tests are given to several machines."""
+    return Together(config, log)
+
+
+def _about(nodeid: str) -> tuple[str, str]:
+    """Return the room of a test, and the lab or else the file that it is about."""
+    path, _, name = nodeid.partition("::")
+    lab = re.search(r"\[(\d+\.\d+)", name)
+    return Path(path).parent.name, lab[1] if lab else Path(path).stem
 
 
 @pytest.fixture
@@ -113,3 +139,21 @@ def own_state(one_run_at_a_time: None) -> Iterator[Path]:
         os.environ["LABKIT_STATE"] = before
     subprocess.run(["rm", "-rf", "--one-file-system", state], check=False)
     os.close(held)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def others(request: pytest.FixtureRequest, serving: None) -> Iterator[list[Bystander]]:
+    """Start a container of somebody else in each engine of the machine's, before the first test that it stands beside."""
+    if not any(BESIDE_OTHERS.search(item.nodeid) for item in request.session.items):
+        yield []
+        return
+    with bystanders() as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def others_stay(request: pytest.FixtureRequest, others: list[Bystander]) -> Iterator[None]:
+    """Fail a test of a lab after which a container, image, volume or network of somebody else is not what it was."""
+    yield
+    for one in others if BESIDE_OTHERS.search(request.node.nodeid) else ():
+        assert one.now() == one.then

@@ -22,6 +22,7 @@ from labkit.appc.packing import WRITERS, copy_plain, plain, told
 from labkit.appc.types import ImageID, serialized
 from labkit.errors import LabError
 from labkit.images import entries, layer
+from labkit.images.entries import DAMAGED
 from labkit.images.layer import LARGEST
 
 MANIFEST, ROOTFS = "manifest", "rootfs"
@@ -30,7 +31,6 @@ MOST_ENTRIES = 500_000
 _CHUNK = 2**20
 _LARGEST_HEADER = 2 * LARGEST_MANIFEST
 _PODS_OWN = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)}
-_DAMAGED = (tarfile.TarError, EOFError, ValueError, ArithmeticError, LookupError, RecursionError)
 
 
 def build(manifest: ImageManifest, rootfs: Path, file: Path, *, compression: str | None = None, epoch: int | None = None) -> ImageID:
@@ -102,7 +102,8 @@ def unpack(file: Path, rootfs: Path, *, largest: int = LARGEST) -> ImageManifest
 
     Raises:
         ManifestError: the manifest breaks a rule; the field is named.
-        LabError: the archive does; the entry is named, and `rootfs` is as it was. The disk is full.
+        LabError: the archive does; the entry is named, and `rootfs` is as it was. Or the file system cannot hold an entry: what was
+            unpacked before it stays.
     """
     with plain(file, largest) as tar:
         manifest = _checked(file, tar, largest)
@@ -139,7 +140,7 @@ def _members(plain: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInf
                 guarded.left = max(member.size, 0)
                 yield tar, member
                 guarded.left = _LARGEST_HEADER
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise LabError(f"no whole tar archive after {last}", cause=str(error) or type(error).__name__) from error
 
 
@@ -205,8 +206,8 @@ def _check_kind(member: tarfile.TarInfo, kinds: dict[tuple[str, ...], bytes]) ->
         raise entries.refused(member, f"a device, {member.devmajor}:{member.devminor}, which would open the machine's own")
     if not (member.isreg() or member.isdir() or member.issym() or member.islnk() or member.isdev()):
         raise entries.refused(member, f"it is of the type {member.type!r}, which no file has")
-    if member.issparse() or member.size < 0:
-        raise entries.refused(member, "a sparse file, whose size is not that of what follows")
+    if member.size < 0:
+        raise entries.refused(member, f"its size is {member.size} bytes")
     if any(key.startswith("SCHILY.xattr.trusted.") for key in member.pax_headers):
         raise entries.refused(member, "an attribute of the kernel's own")
 
@@ -220,7 +221,7 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         raise entries.refused(member, f"it has more than {LARGEST_MANIFEST} bytes")
     try:
         return cast(IO[bytes], tar.extractfile(member)).read()
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise entries.refused(member, told(error)) from error
 
 
@@ -249,7 +250,7 @@ def _at(member: tarfile.TarInfo, root: Path, way: Sequence[str], work: Callable[
     parent = entries.open_directory(member, root, way, make=True)
     try:
         work(parent)
-    except (OSError, *_DAMAGED) as error:
+    except (OSError, *DAMAGED) as error:
         raise entries.refused(member, told(error)) from error
     finally:
         os.close(parent)

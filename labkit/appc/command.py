@@ -9,14 +9,13 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import cast
 
 import click
 
 from labkit import ledger
-from labkit.appc.command_fetch import aci2oci, docker2aci, fetch_command, trust
-from labkit.appc.command_image import image
-from labkit.appc.command_pod import COMMANDS
-from labkit.appc.prepare import VERSION
+from labkit.appc.pod_manifest import VERSION
 from labkit.appc.settings import FAILED, Settings, global_options
 from labkit.appc.types import AC_VERSION
 
@@ -28,7 +27,39 @@ LAB = "LABKIT_LAB"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_PLACES = {
+    "command_pod": {
+        "run": "run",
+        "prepare": "prepare_command",
+        "run-prepared": "run_prepared",
+        "list": "list_pods",
+        "status": "status",
+        "cat-manifest": "cat_manifest",
+        "rm": "rm",
+        "stop": "stop",
+        "enter": "enter",
+        "gc": "gc",
+    },
+    "command_image": {"image": "image"},
+    "command_fetch": {"fetch": "fetch_command", "trust": "trust", "docker2aci": "docker2aci", "aci2oci": "aci2oci"},
+}
+"""Module to its commands, each with its name there."""
+
+
+class _Doors(click.Group):
+    """A group that loads a command when it is called: a pod starts the sooner, the less is read before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *(name for commands in _PLACES.values() for name in commands)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for module, commands in _PLACES.items():
+            if cmd_name in commands:
+                return cast(click.Command, getattr(import_module(f"labkit.appc.{module}"), commands[cmd_name]))
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Doors, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @global_options
 def rkt(settings: Settings) -> None:
     """Fetch images of App Containers, and run them in pods."""
@@ -39,7 +70,7 @@ def rkt(settings: Settings) -> None:
         context.exit(2)
 
 
-@click.command()
+@rkt.command()
 @global_options
 def version(_settings: Settings) -> None:
     """Print what this is, and which versions it follows."""
@@ -48,15 +79,11 @@ def version(_settings: Settings) -> None:
     click.echo(f"Go OS/Arch: linux/{_MACHINES.get(platform.machine(), platform.machine())}\nFeatures: -TPM -SDJOURNAL")
 
 
-@click.command("help")
+@rkt.command("help")
 def help_() -> None:
     """Print this."""
     context = click.get_current_context()
     click.echo((context.parent or context).get_help())
-
-
-for _command in (*COMMANDS, image, fetch_command, trust, docker2aci, aci2oci, version, help_):
-    rkt.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The commands `rkt fetch` and `rkt trust`, and two conversions: `docker2aci`, `aci2oci`."""
+"""The commands `rkt fetch` and `rkt trust`, and two conversions: `docker2aci`, `aci2oci`, which import what they alone need."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from labkit.appc import discovery, docker
+from labkit.appc import discovery
 from labkit.appc.fetch import NEVER, NEW, UPDATE, fetch
 from labkit.appc.keystore import read_key
 from labkit.appc.settings import Settings, global_options
-from labkit.appc.to_oci import to_oci
 from labkit.appc.web import Web, split
 from labkit.errors import LabError
-from labkit.images.layout import Layout
-from labkit.images.reference import Reference
 
 _PRINTED = len("sha512-") + 32
 """How much of an image id `fetch` prints."""
@@ -102,6 +99,9 @@ def _quoted(text: str) -> str:
 @global_options
 def docker2aci(_settings: Settings, image: str) -> None:
     """Convert an image of a registry into a file REPOSITORY-TAG.aci of the working directory."""
+    from labkit.appc import docker
+    from labkit.images.reference import Reference
+
     text = image.removeprefix("docker://")
     reference = Reference.parse(text)
     file = Path(f"{reference.repository.replace('/', '-')}-{reference.tag.replace(':', '_')}.aci")
@@ -117,6 +117,9 @@ def docker2aci(_settings: Settings, image: str) -> None:
 @global_options
 def aci2oci(settings: Settings, image: str, layout: Path, name: str) -> None:
     """Convert an image of the store into an OCI layout."""
+    from labkit.appc.to_oci import to_oci
+    from labkit.images.layout import Layout
+
     store = settings.store()
     done = to_oci(store, store.find(image), Layout.create(layout), name)
     for each in done.lost:

@@ -233,10 +233,6 @@ def gc(settings: Settings, grace_period: str, expire_prepared: str, *, mark_only
     garbage.collect(pods, lambda line: _say(f"gc: {line}"), click.echo, grace=grace, expire=expire, mark_only=mark_only)
 
 
-COMMANDS = (run, prepare_command, run_prepared, list_pods, status, cat_manifest, rm, stop, enter, gc)
-"""The commands of this module."""
-
-
 def _found(settings: Settings, uuid: str) -> Pod:
     try:
         return Pods(settings.directory).find(uuid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import termios
 import time
@@ -90,7 +91,7 @@ class Terminal:
         before = termios.tcgetattr(0)
         handler = signal.signal(signal.SIGWINCH, self.resize)
         try:
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed before the app was there is the app's
             yield
         finally:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
@@ -103,4 +104,7 @@ def write_all(fd: int, data: bytes) -> None:
     """Write all of it; where nobody reads any more, it is dropped."""
     with contextlib.suppress(BrokenPipeError):
         while data:
-            data = data[os.write(fd, data) :]
+            try:
+                data = data[os.write(fd, data) :]
+            except BlockingIOError:  # somebody has made our output so
+                select.select([], [fd], [])

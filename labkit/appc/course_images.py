@@ -127,7 +127,7 @@ COURSE = (
         App(exec=("/bin/sh",), user="0", group="0", working_directory="/", environment=(_PATH,)),
         _alpine_sh,
         Publication(
-            "quay.io/coreos/alpine-sh",
+            "quay.io",
             "https://quay.io/c1/aci/{name}/{version}/{ext}/{os}/{arch}",
             "https://quay.io/aci-signing-key",
         ),

@@ -141,7 +141,7 @@ def endpoints(app: AppName, web: Web) -> tuple[Endpoint, ...]:
     for found in _told(app.name, IMAGE, web):
         if places := endpoints_of(app, found):
             return places
-    raise DiscoveryError("discovery failed", cause=f"no page of {app.name} has a meta tag {IMAGE} for it", remedy=_remedy(web))
+    raise DiscoveryError("discovery failed", cause=f"no page of {app.name} has a meta tag {IMAGE} for it")
 
 
 def endpoints_of(app: AppName, found: Iterable[Tag]) -> tuple[Endpoint, ...]:
@@ -159,7 +159,7 @@ def keys(prefix: str, web: Web) -> tuple[str, ...]:
     """
     for found in _told(prefix, KEYS, web):
         return tuple(dict.fromkeys(each.template for each in found))
-    raise DiscoveryError("discovery failed", cause=f"no page of {prefix} has a meta tag {KEYS} for it", remedy=_remedy(web))
+    raise DiscoveryError("discovery failed", cause=f"no page of {prefix} has a meta tag {KEYS} for it")
 
 
 def _told(name: str, kind: str, web: Web) -> Iterator[list[Tag]]:

@@ -18,15 +18,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
-from labkit.appc import aci, docker
+from labkit.appc import aci
 from labkit.appc.discovery import AppName, endpoints
 from labkit.appc.image_manifest import Dependency
 from labkit.appc.keystore import Keystore
-from labkit.appc.store import Store
+from labkit.appc.store import NotInStoreError, Store
 from labkit.appc.types import ImageID
 from labkit.appc.web import Web, WebError, split
 from labkit.errors import LabError
-from labkit.images.reference import Reference
 
 NEW, NEVER, UPDATE = "new", "never", "update"
 """The policies: look into the store first; only there; only outside, where the image may have changed."""
@@ -144,7 +143,7 @@ class _Job:
         """Return the key of an image of the store; None where it has none."""
         try:
             return self.store.find(text)
-        except LabError:
+        except NotInStoreError:
             return None
 
     def _in_store(self, text: str, key: ImageID | None) -> ImageID | None:
@@ -169,6 +168,9 @@ class _Job:
             return self._kept(copy, None)
 
     def _docker(self, text: str) -> ImageID:
+        from labkit.appc import docker  # with all that knows registries: not for a pod that starts from the store
+        from labkit.images.reference import Reference
+
         reference = Reference.parse(text.removeprefix("docker://"))
         name = f"{docker.aci_name(reference)}:{reference.tag}"
         if key := self._in_store(name, self._known(name) if self.policy != UPDATE else None):

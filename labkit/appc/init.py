@@ -106,7 +106,7 @@ class Keeper:
         """Turn the forked child into the program; never returns."""
         code = SETUP
         try:
-            for number in (signal.SIGPIPE, signal.SIGXFSZ, *_FINISHING):
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # what is ignored stays so through execve
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             os.setsid()
@@ -119,7 +119,7 @@ class Keeper:
             code = error.code
             os.write(2, f"{self.app['name']}: {error}\n".encode())
         except BaseException as error:
-            os.write(2, f"{self.app['name']}: {type(error).__name__}: {error}\n".encode())
+            os.write(2, f"{self.app['name']}: {why(error)}\n".encode())
         os._exit(code)
 
     def _streams(self) -> None:
@@ -183,6 +183,13 @@ def exit_code(status: int) -> int:
     return abs(os.waitstatus_to_exitcode(status))
 
 
+def why(error: BaseException) -> str:
+    """Return in one line what went wrong: what the kernel said, and of what."""
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
 def tell(control: socket.socket, **message: object) -> None:
     """Send word to the supervisor; where it is gone, we are about to go too."""
     with contextlib.suppress(OSError):
@@ -242,7 +249,7 @@ def _keep(app: dict[str, Any], control: socket.socket, output: list[int]) -> NoR
         code = keeper.keep()
         tell(control, app=app["name"], status=code)
     except BaseException as error:
-        tell(control, app=app["name"], error=f"{app['name']}: {error}")
+        tell(control, app=app["name"], error=f"app {app['name']}: {why(error)}")
     os._exit(code & 0xFF)
 
 
@@ -260,7 +267,7 @@ def _main() -> None:
     try:
         serve(control, int(sys.argv[3]), sys.argv[4])
     except BaseException as error:
-        tell(control, error=f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else str(error))
+        tell(control, error=why(error))
         os._exit(SETUP)
 
 

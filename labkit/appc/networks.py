@@ -200,6 +200,7 @@ def down(pod_uuid: str, state: Path, plugins: tuple[Path, ...] = PLUGINS) -> Non
         for network, attachment, _ in reversed(caller.attached(pod_uuid)):
             attempt(lambda network=network, attachment=attachment: caller.delete(network, attachment))  # type: ignore[misc]
         if not errors:
+            attempt(lambda: caller.forget(pod_uuid))
             attempt(lambda: pod_netns.delete(pod_uuid))
     attempt(lambda: _delete_tables(state))
     if errors:
@@ -281,16 +282,15 @@ def _note_tables(state: Path) -> None:
 def _delete_tables(state: Path) -> None:
     """Delete the empty tables that pods have brought, unless a pod is just being attached."""
     note = state / "tables.json"
-    if not note.exists() or Caller(state).attached():
+    if Caller(state).attached():
         return
-    try:
-        with held(_tables_lock(state), seconds=0):
-            before = json.loads(note.read_text())
-            gone = [chains.delete_empty(table) for table in chains.tables() if table not in before]
-            if all(gone):
-                note.unlink(missing_ok=True)
-    except LabError:
-        return  # the other one does it
+    with suppress(LabError), held(_tables_lock(state), seconds=0):  # where it is held, who holds it does this
+        for unfinished in state.glob(f".{note.name}.*"):
+            unfinished.unlink(missing_ok=True)
+        before = json.loads(note.read_text()) if note.exists() else chains.tables()
+        gone = [chains.delete_empty(table) for table in chains.tables() if table not in before]
+        if all(gone):
+            note.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,6 +19,9 @@ from labkit.appc.isolator_values import Isolator, isolators
 from labkit.appc.types import AC_VERSION, ImageID, Pairs, ac_identifier, ac_name, semver, shown
 
 KIND = "PodManifest"
+VERSION = "1.30.0"
+"""The last version of rkt: a pod manifest that rkt has made has it in place of the specification's."""
+
 HOST, EMPTY = "host", "empty"
 
 _MODE = re.compile("[0-7]{1,5}")

@@ -5,15 +5,18 @@ Its name, rkt-UUID, says whose it is: `ip netns exec rkt-UUID ip addr` looks int
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 from labkit import ledger
 from labkit.errors import LabError
-from labkit.kernel.network import namespace, netlink, requests
+from labkit.kernel.network import namespace, netlink
+from labkit.kernel.network.messages import IFF_UP
 from labkit.kernel.network.netlink import NetlinkSocket
 from labkit.kernel.network.reading import NETNS_RUN
 
-_LOOPBACK = 1  # the index of lo in every network namespace
+_LOOPBACK_UP = struct.pack("=BBHiII", 0, 0, 0, 1, IFF_UP, IFF_UP)
+"""struct ifinfomsg for link 1, which is lo in every network namespace. Written here: pyroute2 loads longer than a pod starts."""
 
 
 def path(pod_uuid: str) -> Path:
@@ -69,6 +72,6 @@ def loopback(netns: Path) -> None:
 
     def set_up() -> None:
         with NetlinkSocket() as route:
-            route.request(netlink.RTM_NEWLINK, requests.set_link(_LOOPBACK, up=True), arguments=("lo", "up"))
+            route.request(netlink.RTM_NEWLINK, _LOOPBACK_UP, arguments=("lo", "up"))
 
     netlink.within(str(netns), set_up)

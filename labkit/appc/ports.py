@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from labkit.cni import chains
 from labkit.cni.holding import held
-from labkit.errors import LabError
+from labkit.errors import LabError, SyscallError
 from labkit.kernel import network
 from labkit.kernel.network import icmp
 from labkit.kernel.network.netlink import NetlinkSocket
@@ -150,9 +150,13 @@ def route_localnet(pod_ip: str, conf: Path = _CONF) -> None:
     Shell:
         sysctl net.ipv4.conf.veth12.route_localnet=1
     Raises:
-        SyscallError: ENETUNREACH where no link leads there.
+        PortError: no link leads there.
     """
-    with NetlinkSocket() as route:
-        index, _ = icmp.way(route, ipaddress.ip_address(pod_ip))
+    try:
+        with NetlinkSocket() as route:
+            index, _ = icmp.way(route, ipaddress.ip_address(pod_ip))
+    except SyscallError as error:
+        why = f"this machine has no way to {pod_ip}: {error.strerror}"
+        raise PortError("no port can lead into the pod", cause=why, remedy='"isGateway": true for a bridge') from error
     link = next(link for link in network.links() if link.index == index)
     (conf / link.ifname / "route_localnet").write_text("1\n")

@@ -10,14 +10,11 @@ from labkit.appc.image_manifest import ImageManifest
 from labkit.appc.options import Image, Line, OptionError
 from labkit.appc.overrides import app_of
 from labkit.appc.pod import Pod, Settings
-from labkit.appc.pod_manifest import ExposedPort, Mount, PodManifest, RuntimeApp, Volume
+from labkit.appc.pod_manifest import VERSION, ExposedPort, Mount, PodManifest, RuntimeApp, Volume
 from labkit.appc.pods import Pods
 from labkit.appc.store import Store
 from labkit.appc.types import ImageID, ManifestError, ac_name, serialized
 from labkit.errors import LabError
-
-VERSION = "1.30.0"
-"""The last version of rkt, whose commands and documents these are; a pod manifest has it in place of the specification's."""
 
 MUTABLE = "coreos.com/rkt/stage1/mutable"
 """The annotation that says whether apps can be added to a running pod; here never."""

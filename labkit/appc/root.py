@@ -1,8 +1,9 @@
 """The root of an app, built inside: the overlay, what the kernel shows, devices, volumes, and the way into it. Standard library only.
 
-Everything that is mounted below the root is mounted after pivot_root(2): every link of the image then leads inside, never out.
-What comes from outside, volumes, is opened before and reached by its descriptor while the old root is still there.
-See: pivot_root(2), mount_namespaces(7), mount_setattr(2), overlayfs in the kernel's documentation
+What comes from outside, volumes, is cloned before pivot_root(2) and kept by descriptors: mounts that are nowhere yet. The old root
+is then taken off, and only after that something is mounted below the new one: every link of the image leads inside, never out. (While
+the old root is stacked on the new one, `..` in a link leads to it.)
+See: pivot_root(2), open_tree(2), move_mount(2), mount_setattr(2), overlayfs in the kernel's documentation
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MS_BIND, _MS_REC, _MS_SLAVE, _MNT_DETACH = 0x1000, 0x4000, 1 << 19, 2
-_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 1
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR, _AT_FDCWD = 428, 429, 442, -100
+_AT_SYMLINK_NOFOLLOW, _AT_RECURSIVE, _OPEN_TREE_CLONE, _MOUNT_ATTR_RDONLY = 0x100, 0x8000, 1, 1
+_MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_SYMLINKS = 0x04, 0x10
 _QUIET = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
 _DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _READ_ONLY = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
@@ -51,11 +54,13 @@ def build(app: dict[str, Any]) -> None:
         mount("overlay", app["root"], "overlay", 0, app["overlay"])
     else:
         mount(app["root"], app["root"], None, _MS_BIND)
-    outside = [os.open(source, os.O_PATH | os.O_NOFOLLOW) for source in (app["shm"], *([app["console"]] if app["console"] else []))]
-    sources = [os.open(volume["source"], os.O_PATH | os.O_NOFOLLOW) for volume in app["volumes"]]
+    outside = [cloned(source) for source in (app["shm"], *([app["console"]] if app["console"] else []))]
+    sources = [cloned(volume["source"], recursive=volume["recursive"]) for volume in app["volumes"]]
     old = os.open("/", os.O_PATH | os.O_DIRECTORY)
     os.chdir(app["root"])
     call("pivot_root", b".", b".")
+    os.fchdir(old)
+    call("umount2", b".", _MNT_DETACH)
     os.chdir("/")
     for name, text in app["files"].items():  # before /proc is there: a link of the image leads to no file of the kernel
         _write_new(name, text)
@@ -63,26 +68,30 @@ def build(app: dict[str, Any]) -> None:
     _devices(outside, terminal=bool(app["console"]))
     _guard()
     for volume, source in zip(app["volumes"], sources, strict=True):
-        bind(source, volume["target"], recursive=volume["recursive"], read_only=volume["read_only"])
+        attach(source, volume["target"])
+        if volume["read_only"]:
+            make_read_only(volume["target"], recursive=volume["recursive"])
     if app["read_only"]:
         make_read_only("/")
-    os.fchdir(old)
-    call("umount2", b".", _MNT_DETACH)
-    os.chdir("/")
     for fd in (*outside, *sources, old):
         os.close(fd)
 
 
-def bind(source: int, target: str, *, recursive: bool = True, read_only: bool = False) -> None:
-    """Show what an open descriptor of outside leads to at a place in the root, which is made where it is not there."""
+def cloned(source: str, *, recursive: bool = False) -> int:
+    """Return a descriptor of a bind mount that is nowhere yet; a link is not followed."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_SYMLINK_NOFOLLOW | (_AT_RECURSIVE if recursive else 0)
+    return call("syscall", _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags, shown=source)
+
+
+def attach(source: int, target: str) -> None:
+    """Put a mount that is nowhere yet at a place in the root, which is made where it is not there."""
     if stat.S_ISDIR(os.fstat(source).st_mode):
         os.makedirs(target, 0o755, exist_ok=True)
     elif not os.path.lexists(target):
         os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    mount(f"/proc/self/fd/{source}", target, None, _MS_BIND | (_MS_REC if recursive else 0))
-    if read_only:
-        make_read_only(target, recursive=recursive)
+    place = os.fsencode(target)
+    call("syscall", _SYS_MOVE_MOUNT, source, b"", _AT_FDCWD, place, _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_SYMLINKS, shown=target)
 
 
 def _kernel(cgroup_mounts: list[list[str]]) -> None:
@@ -110,7 +119,7 @@ def _devices(outside: list[int], *, terminal: bool) -> None:
     for name, target in (("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(target, f"/dev/{name}")
     for fd, name in zip(outside, ("shm", "console"), strict=False):
-        bind(fd, f"/dev/{name}")
+        attach(fd, f"/dev/{name}")
 
 
 def _guard() -> None:

@@ -161,8 +161,8 @@ def environment(directory: Path) -> dict[str, str]:
     """
     with suppress(FileNotFoundError):
         address = (directory / NAME).read_text().strip()
-        proxy = f"http://{address}"
-        return {"HTTPS_PROXY": proxy, "https_proxy": proxy, "SSL_CERT_FILE": str(directory / f"{NAME}.crt")}
+        proxy, certificate = f"http://{address}", str(directory / f"{NAME}.crt")
+        return {"HTTPS_PROXY": proxy, "https_proxy": proxy, "SSL_CERT_FILE": certificate, "CURL_CA_BUNDLE": certificate}
     return {}
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -149,8 +149,9 @@ class Store:
             if tree.is_dir():
                 trees.check(tree)
             else:
-                trees.make(tree, key, lambda rootfs: render(found, self.blob, rootfs))
-            self.use(key)
+                trees.make(tree, found, lambda rootfs: render(found, self.blob, rootfs))
+            for piece in found:
+                self.use(piece.key)
         return tree / "rootfs"
 
     def tree_id(self, key: ImageID) -> str:
@@ -163,7 +164,8 @@ class Store:
 
     def use(self, key: ImageID) -> None:
         """Note that an image was used just now."""
-        os.utime(self.cas / "db" / str(key))
+        with suppress(FileNotFoundError):  # somebody removed it meanwhile
+            os.utime(self.cas / "db" / str(key))
 
     def verify(self, key: ImageID) -> None:
         """Read the archive of an image, and its tree where it was rendered, and compare both with what they were.

@@ -23,12 +23,12 @@ def name_of(found: Sequence[Piece]) -> str:
     return f"deps-sha512-{hashlib.sha512(text.encode()).hexdigest()[:64]}"
 
 
-def make(tree: Path, key: ImageID, write: Callable[[Path], None]) -> None:
+def make(tree: Path, found: Sequence[Piece], write: Callable[[Path], None]) -> None:
     """Render a tree; it gets its name when it is whole.
 
     Args:
         tree: its directory, which is not there yet.
-        key: its image.
+        found: what it is made up of, its own image last.
         write: writes the root file system into the directory it is given.
     """
     unfinished = tree.with_name(f"{tree.name}.partial")
@@ -37,7 +37,7 @@ def make(tree: Path, key: ImageID, write: Callable[[Path], None]) -> None:
     try:
         rootfs = unfinished / "rootfs"
         write(rootfs)
-        (unfinished / "image").write_text(f"{key}\n")
+        (unfinished / "image").write_text("".join(f"{piece.key}\n" for piece in found))
         (unfinished / "size").write_text(f"{size(rootfs)}\n")
         (unfinished / "hash").write_text(f"{digest(rootfs)}\n")
         (unfinished / "seen").write_text(f"{fingerprint(rootfs)}\n")
@@ -72,7 +72,7 @@ def check(tree: Path, *, whole: bool = False) -> None:
 
 
 def images_of(tree: Path) -> tuple[ImageID, ...]:
-    """Return the image of a tree; none where the tree is gone."""
+    """Return the images that a tree is made up of, its own last; none where the tree is gone."""
     try:
         return tuple(map(ImageID, (tree / "image").read_text().split()))
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def sizes(place: Path) -> dict[ImageID, int]:
     """
     found: dict[ImageID, int] = {}
     for tree in place.glob("deps-sha512-*"):
-        for key in images_of(tree):
+        for key in images_of(tree)[-1:]:
             found[key] = found.get(key, 0) + int((tree / "size").read_text())
     return found
 
@@ -103,7 +103,7 @@ def remove_unused(place: Path, used: Collection[str], *, only: ImageID | None = 
     removed = []
     for tree in sorted(place.glob("deps-sha512-*")):
         partial = tree.name.endswith(".partial")
-        if partial or tree.name in used or (only and only not in images_of(tree)):
+        if partial or tree.name in used or (only and only not in images_of(tree)[-1:]):
             continue
         doomed = tree.with_name(f"{tree.name}.partial")
         shutil.rmtree(doomed, ignore_errors=True)

@@ -47,13 +47,13 @@ def bound(pod: Pod, manifest: PodManifest, app: RuntimeApp) -> tuple[Bound, ...]
     A mount point is served by the volume of its name. Where there is none, it gets an empty volume; `warnings` tells of it.
 
     Raises:
-        LabError: a mount names a volume that the pod does not have.
+        LabError: a mount names a volume that the pod does not have, or one is to be the root.
     """
     volumes = {volume.name: volume for volume in manifest.volumes}
-    points = {posixpath.normpath(point.path): point for point in (app.app.mount_points if app.app else ())}
+    points = {_place(point.path): point for point in (app.app.mount_points if app.app else ())}
     found: dict[str, Bound] = {}
     for mount in app.mounts:
-        target = posixpath.normpath(mount.path)
+        target = _place(mount.path)
         found[target] = _bound(pod, _volume(mount, volumes), target, points.get(target))
     for target, point in points.items():
         if target not in found:
@@ -66,9 +66,9 @@ def warnings(manifest: PodManifest) -> tuple[str, ...]:
     said = []
     names = {volume.name for volume in manifest.volumes}
     for app in manifest.apps:
-        mounted = {posixpath.normpath(mount.path) for mount in app.mounts}
+        mounted = {_place(mount.path) for mount in app.mounts}
         for point in app.app.mount_points if app.app else ():
-            if point.name not in names and posixpath.normpath(point.path) not in mounted:
+            if point.name not in names and _place(point.path) not in mounted:
                 said.append(
                     f'stage1: warning: no volume specified for mount point "{point.name}", implicitly creating an "empty" volume. '
                     "This volume will be removed when the pod is garbage-collected."
@@ -87,6 +87,18 @@ def make_empty(pod: Pod, manifest: PodManifest) -> None:
             place.mkdir(parents=True)
             place.chmod(_mode(volume))
             os.chown(place, (volume.uid if volume else None) or 0, (volume.gid if volume else None) or 0)
+
+
+def _place(path: str) -> str:
+    """Return a place in the root in one way of writing it.
+
+    Raises:
+        LabError: it is the root itself.
+    """
+    place = posixpath.normpath(f"/{path.lstrip('/')}")
+    if place == "/":
+        raise LabError(f"stage1: {path or 'no path'} is no place for a volume: it is the root of the app")
+    return place
 
 
 def _volume(mount: Mount, volumes: dict[str, Volume]) -> Volume:

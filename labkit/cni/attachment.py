@@ -52,5 +52,6 @@ class Attachment:
         if self.netns:
             found["CNI_NETNS"] = self.netns
         if self.args:
-            found["CNI_ARGS"] = ";".join(f"{key}={value}" for key, value in self.args)
+            words = (("IgnoreUnknown", "1"), *self.args)  # each is for one plugin of several, and refused by others without this
+            found["CNI_ARGS"] = ";".join(f"{key}={value}" for key, value in words)
         return found

@@ -5,9 +5,8 @@ See: CNI specification 1.0.0, section 3 (execution of network configurations); i
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from labkit.cni import chains, versions
 from labkit.cni.attachment import Attachment
 from labkit.cni.configuration import Network
 from labkit.cni.holding import held
-from labkit.cni.plugin import PLUGINS, SECONDS, call
+from labkit.cni.leases import release
+from labkit.cni.plugin import PLUGINS, SECONDS, CniError, call
+from labkit.cni.records import Record, Records
 from labkit.cni.result import Result
 from labkit.errors import LabError
 
@@ -48,20 +49,21 @@ class Caller:
             UnsupportedError: a plugin is not there.
             LabError: the container has such a link of this network already.
         """
-        record = self._record(network.name, attachment)
         with held(self._lock(attachment)) as lock:
-            if record.exists():
+            if self._records.find(network.name, attachment):
                 raise LabError(f"{attachment.container_id} is attached to {network.name} by {attachment.ifname} already")
-            self._write(record, network, attachment, None)
+            record = Record(network, attachment)
+            self._records.write(record)
             try:
-                previous: dict[str, Any] | None = None
                 for place in range(len(network.plugins)):
-                    previous = self._call("ADD", network, place, attachment, previous, lock)
-                    self._write(record, network, attachment, previous)
-                return Result.parse(previous or {})
+                    answer = self._call("ADD", record, place, lock)
+                    Result.parse(answer)
+                    record = Record(network, attachment, place + 1, answer)
+                    self._records.write(record)
+                return Result.parse(record.answer or {})
             except BaseException as error:
                 try:
-                    self._delete(record, network, attachment, lock)
+                    self._delete(record, lock)
                 except Exception as second:  # the first error is the news; the record stays
                     error.add_note(f"and what was done so far could not be undone: {second}")
                 raise
@@ -75,13 +77,12 @@ class Caller:
         """
         if network.disable_check or not versions.has_check(network.cni_version):
             return
-        record = self._record(network.name, attachment)
         with held(self._lock(attachment)) as lock:
-            if not record.exists():
+            record = self._records.find(network.name, attachment)
+            if record is None:
                 raise LabError(f"{attachment.container_id} is not attached to {network.name} by {attachment.ifname}")
-            _, kept, result = _read(record)
-            for place in range(len(network.plugins)):
-                self._call("CHECK", network, place, _with_netns(kept, attachment), result, lock)
+            for place in range(len(record.network.plugins)):
+                self._call("CHECK", _within(record, attachment.netns), place, lock)
 
     def delete(self, network: Network, attachment: Attachment) -> None:
         """Take a container out: the plugins in reverse, each told the result of ADD; one that is not attached is no error.
@@ -90,10 +91,12 @@ class Caller:
         masquerading goes too where its plugin could not find the address any more.
 
         Raises:
-            ExceptionGroup: of the plugins that failed; the others were called all the same, and the record stays.
+            ExceptionGroup: of the plugins that failed; the others were called all the same, and the record stays. A plugin that
+                had not answered to ADD may refuse DEL, too: then what is known to be left of it is removed without it.
         """
         with held(self._lock(attachment)) as lock:
-            self._delete(self._record(network.name, attachment), network, attachment, lock)
+            kept = self._records.find(network.name, attachment)
+            self._delete(_within(kept, attachment.netns) if kept else Record(network, attachment, len(network.plugins)), lock)
 
     def attached(self, container_id: str = "") -> tuple[tuple[Network, Attachment, Result | None], ...]:
         """Return what is attached, or was about to be, by container and link.
@@ -104,80 +107,59 @@ class Caller:
         Returns:
             Network, link, and the result, None where no plugin has answered yet.
         """
-        folder = self.state / "results"
-        found = []
-        for name in os.listdir(folder) if folder.is_dir() else ():
-            if name.endswith(".json"):
-                try:
-                    network, attachment, result = _read(folder / name)
-                except FileNotFoundError:
-                    continue  # taken out meanwhile
-                if container_id in ("", attachment.container_id):
-                    found.append((network, attachment, Result.parse(result) if result else None))
-        return tuple(sorted(found, key=lambda one: (one[1].container_id, len(one[1].ifname), one[1].ifname)))
+        return tuple((record.network, record.attachment, record.result) for record in self._records.all(container_id))
 
-    def _delete(self, record: Path, network: Network, attachment: Attachment, lock: int) -> None:
-        result: Mapping[str, Any] | None = None
-        if record.exists():
-            network, kept, result = _read(record)
-            attachment = _with_netns(kept, attachment)
-        if attachment.netns and not os.path.exists(attachment.netns):
-            attachment = replace(attachment, netns="")
-        previous = result if versions.has_check(network.cni_version) else None
+    def forget(self, container_id: str) -> None:
+        """Remove the files that a caller which was killed has left of a container that is attached to nothing."""
+        link = Attachment(container_id, "")
+        with held(self._lock(link)):
+            self._forget(link)
+
+    def _forget(self, link: Attachment) -> None:
+        if not self._records.all(link.container_id):
+            self._records.remove_unfinished(link.container_id)
+            self._lock(link).unlink(missing_ok=True)
+
+    def _delete(self, record: Record, lock: int) -> None:
+        network, link = record.network, record.attachment
+        if link.netns and not os.path.exists(link.netns):
+            link = replace(link, netns="")
         errors: list[Exception] = []
-        for place in reversed(range(len(network.plugins))):
+        for place in reversed(range(min(record.done + 1, len(network.plugins)))):  # the others were never called
             try:
-                self._call("DEL", network, place, attachment, previous, lock)
+                self._call("DEL", replace(record, attachment=link), place, lock)
             except LabError as error:  # one that fails must not keep the others
-                errors.append(error)
+                if place < record.done or not isinstance(error, CniError):
+                    errors.append(error)
+                else:  # what it refuses now it has most likely refused then: it would refuse for ever
+                    release(network, link.container_id, self.leases)
         if any(plugin.get("ipMasq") for plugin in network.plugins):
-            chains.remove([chains.masquerade(network.name, attachment.container_id)], families=_families(result), keep=(lock,))
+            chains.remove([chains.masquerade(network.name, link.container_id)], families=_families(record.result), keep=(lock,))
         if errors:
-            raise ExceptionGroup(f"{attachment.container_id} could not be taken out of {network.name} whole", errors)
-        record.unlink(missing_ok=True)
-        if not self.attached(attachment.container_id):
-            self._lock(attachment).unlink(missing_ok=True)
+            raise ExceptionGroup(f"{link.container_id} could not be taken out of {network.name} whole", errors)
+        self._records.remove(network.name, link)
+        self._forget(link)
 
-    def _call(
-        self, command: str, network: Network, place: int, attachment: Attachment, previous: Mapping[str, Any] | None, lock: int
-    ) -> dict[str, Any]:
-        told = network.execution(place, attachment.capabilities, previous, self.leases)
-        return call(command, told, attachment, places=self.places, keep=(lock,), seconds=self.seconds)
+    def _call(self, command: str, record: Record, place: int, lock: int) -> dict[str, Any]:
+        network, link = record.network, record.attachment
+        previous = record.answer if command == "ADD" or versions.has_check(network.cni_version) else None
+        told = network.execution(place, link.capabilities, previous, self.leases)
+        return call(command, told, link, places=self.places, keep=(lock,), seconds=self.seconds)
 
-    def _record(self, network: str, attachment: Attachment) -> Path:
-        return self.state / "results" / f"{network}-{attachment.container_id}-{attachment.ifname}.json"
+    @property
+    def _records(self) -> Records:
+        return Records(self.state / "results")
 
     def _lock(self, attachment: Attachment) -> Path:
         return self.state / "locks" / attachment.container_id
 
-    def _write(self, record: Path, network: Network, attachment: Attachment, result: Mapping[str, Any] | None) -> None:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "containerId": attachment.container_id,
-            "netns": attachment.netns,
-            "ifName": attachment.ifname,
-            "cniArgs": [list(pair) for pair in attachment.args],
-            "capabilityArgs": dict(attachment.capabilities),
-            "config": network.record(),
-            "result": result,
-        }
-        beside = record.with_name(f".{record.name}.{os.getpid()}")
-        beside.write_text(json.dumps(document))
-        beside.replace(record)
+
+def _within(record: Record, netns: str) -> Record:
+    """Return a record with the namespace that the caller says, if it says one."""
+    return replace(record, attachment=replace(record.attachment, netns=netns or record.attachment.netns))
 
 
-def _read(record: Path) -> tuple[Network, Attachment, Mapping[str, Any] | None]:
-    document = json.loads(record.read_text())
-    pairs = tuple((str(key), str(value)) for key, value in document["cniArgs"])
-    kept = Attachment(document["containerId"], document["netns"], document["ifName"], pairs, document["capabilityArgs"])
-    return Network.parse(json.dumps(document["config"])), kept, document["result"]
-
-
-def _with_netns(kept: Attachment, now: Attachment) -> Attachment:
-    return replace(kept, netns=now.netns or kept.netns)
-
-
-def _families(result: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _families(result: Result | None) -> tuple[str, ...]:
     """Return which commands speak of a container's addresses; both where they are not known."""
-    known = {ip.version for ip in Result.parse(result).ips} if result else {4, 6}
+    known = {ip.version for ip in result.ips} if result else {4, 6}
     return tuple(command for version, command in ((4, "iptables"), (6, "ip6tables")) if version in known)

@@ -68,7 +68,11 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"(?m)^\d+: ([\w.-]+(?:@\w+)?: <)", r"N: \1"),
     (r"\blink-netnsid \d+\b", "link-netnsid N"),
     (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),  # before its last part is taken for an id
+    (r"(?:\brkt-?[0-9a-f]{0,8})?…[0-9a-f-]{0,22}-[0-9a-f]{12}\b", "…ID"),  # its middle taken out, where a line is long
+    # rkt: the id of an image, the fingerprint of a key that the set-up made, and by whom and when a line of a pod was written
     (r"\bsha512-[0-9a-f]{12,128}\b", "sha512-ID"),
+    (r"(key fingerprint is:)(?: +[0-9A-F]{4}){10}", r"\1 ID"),
+    (r"\[ *\d+\.\d{3}\] ([\w-]+)\[\d+\]: ", r"[TIME] \1[PID]: "),
     (r"\b(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b", "ID"),
     # the address that docker's first network gives a container: by how many there are
     (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
@@ -119,6 +123,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\bunshare --mount bash -c (?:'|&#x27;)mount -t tmpfs none [^;]*; exec \S+ \S+ (?=crun\b)", ""),
     # versions of Debian's packages
     (r"\b(runc version|Installed:|Candidate:) \d\S*", r"\1 VERSION"),
+    (r"\b(etcd|BusyBox) \d[\w.:+~-]*(?= of Debian)", r"\1 VERSION"),
     (r"\b(Docker version) \S+ build \w+", r"\1 VERSION"),
     (r"\b((?:containerd|ctr) github\.com/containerd/containerd)(?: \S*\d\S*)+", r"\1 VERSION"),
     (r"(\"runtime_version\": )\"[^\"]*\"", r"\1VERSION"),

@@ -190,7 +190,9 @@ CHECKPOINTS = (
 sh -c 'echo 0 > $PIDS/few/cgroup.procs; bomb() { bomb | bomb & }; bomb' >/dev/null 2>&1 &
 """
         + until("grep -q 'max [1-9]' $PIDS/few/pids.events"),
-        undo="echo max > $PIDS/few/pids.max",
+        undo="echo 0 > $PIDS/few/pids.max\n"  # no fork any more, and then nobody: the bomb must not see the limit go
+        + until("! kill -KILL $(cat $PIDS/few/cgroup.procs) 2> /dev/null")
+        + "echo max > $PIDS/few/pids.max",
         near_misses={
             "a limit, never reached": "mkdir -p $PIDS/few; echo 20 > $PIDS/few/pids.max",
             "no limit": f"mkdir -p $PIDS/few; {SLEEPER} echo $! > $PIDS/few/cgroup.procs",

@@ -6,15 +6,19 @@ See:
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, cast
 
 from labkit.errors import LabError
 
+DAMAGED = (tarfile.TarError, EOFError, ValueError, ArithmeticError, LookupError, RecursionError, zlib.error, lzma.LZMAError)
+"""What tarfile, and what uncompresses for it, raise at bytes that no tar has."""
 DEEPEST = 256
 """Directories that a path in an archive may go through."""
 
@@ -110,6 +114,7 @@ def put(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, parent: int, 
     elif member.isfifo():
         os.mkfifo(name, dir_fd=parent)
     elif member.isreg():
+        check(member)
         _write(cast(_Readable, tar.extractfile(member)), parent, name)
     else:
         raise refused(member, "a device, which would open the machine's own")
@@ -132,7 +137,7 @@ def dress(member: tarfile.TarInfo, parent: int, name: str) -> None:
 
 
 def check(member: tarfile.TarInfo) -> None:
-    """Refuse an entry with a time, an owner, a link or an attribute that the system cannot be told.
+    """Refuse an entry with a time, an owner, a link, an attribute or parts that the system cannot be told.
 
     Raises:
         LabError: it has one.
@@ -141,8 +146,16 @@ def check(member: tarfile.TarInfo) -> None:
         raise refused(member, f"its time {member.mtime} is none")
     if not (0 <= member.uid < _NOBODY and 0 <= member.gid < _NOBODY):
         raise refused(member, f"its owner {member.uid}:{member.gid} is none")
-    if any("\0" in text for text in (member.linkname, *(key for key in member.pax_headers if key.startswith(_XATTR)))):
-        raise refused(member, "a zero byte in what it links to, or in the name of an attribute")
+    if "\0" in member.linkname or (member.issym() and not member.linkname):
+        raise refused(member, f"a link to {member.linkname!r}")
+    attributes = [key.removeprefix(_XATTR) for key in member.pax_headers if key.startswith(_XATTR)]
+    if any("\0" in each or not 0 < len(os.fsencode(each)) < 256 for each in attributes):
+        raise refused(member, "an attribute with a name that none can have")
+    end, parts = 0, list[tuple[int, int]](getattr(member, "sparse", None) or ())
+    for start, length in parts:
+        if length and not end <= start < start + length <= member.size:
+            raise refused(member, "a sparse file whose parts do not follow each other")
+        end = start + length if length else end
 
 
 def _write(content: _Readable, parent: int, name: str) -> None:

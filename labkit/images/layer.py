@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
 from labkit.errors import LabError
-from labkit.images.entries import add_all, open_directory, path_parts, put, refused, remove, xattrs
+from labkit.images.entries import DAMAGED, add_all, open_directory, path_parts, put, refused, remove, xattrs
 from labkit.images.oci import LAYER_GZIP, Descriptor
 
 WHITEOUT = ".wh."
@@ -164,7 +164,7 @@ def apply(layer: IO[bytes], root: Path, *, largest: int = LARGEST) -> None:
                 if left < 0 or member.size < 0:
                     raise refused(member, f"the layer has more than {largest} bytes")
                 _applied(tar, member, root)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (*DAMAGED, gzip.BadGzipFile) as error:
         raise LabError("the layer is no whole tar archive", cause=str(error) or type(error).__name__) from error
 
 

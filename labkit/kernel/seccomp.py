@@ -7,7 +7,7 @@ See: seccomp(2), bpf(4), syscalls(2), audit(7)
 from __future__ import annotations
 
 import errno as errno_names
-import platform
+import os
 import struct
 from collections.abc import Collection
 
@@ -145,9 +145,9 @@ def program(names: Collection[str], *, retain: bool, errno: str = "", machine: s
 
 
 def _of(machine: str) -> tuple[int, dict[int, str]]:
-    found = _MACHINES.get(machine or platform.machine())
+    found = _MACHINES.get(machine or os.uname().machine)
     if found is None:
-        raise UnsupportedError("a table of system calls", f"{machine or platform.machine()}, and tables for {', '.join(_MACHINES)}")
+        raise UnsupportedError("a table of system calls", f"{machine or os.uname().machine}, and tables for {', '.join(_MACHINES)}")
     return found
 
 

@@ -106,6 +106,28 @@ def test_what_tar_itself_packs_is_taken(rootfs: Path, tmp_path: Path, form: str)
     assert layer.difference(rootfs, tmp_path / "copy") == ([], [])
 
 
+def test_a_sparse_file_is_unpacked_and_one_whose_parts_lie_over_each_other_is_refused(rootfs: Path, tmp_path: Path) -> None:
+    with (rootfs / "sparse").open("wb") as file:
+        for place in (2**20, 2**22):
+            file.seek(place)
+            file.write(b"x")
+    (rootfs.parent / "manifest").write_bytes(DATA)
+    for form in ("gnu", "pax"):
+        packed = tmp_path / form
+        subprocess.run(["tar", "-S", f"--format={form}", "-cf", packed, "-C", rootfs.parent, "manifest", "rootfs"], check=True)
+        assert packed.stat().st_size < 2**20
+        aci.unpack(packed, tmp_path / f"{form}-copy")
+        assert (tmp_path / f"{form}-copy" / "sparse").read_bytes() == (rootfs / "sparse").read_bytes()
+    data = bytearray((tmp_path / "gnu").read_bytes())
+    header = data.index(b"rootfs/sparse")
+    data[header + 386 + 24 : header + 386 + 36] = b"00000000000\0"  # where its second part begins
+    data[header + 148 : header + 156] = b" " * 8
+    data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
+    (tmp_path / "gnu").write_bytes(data)
+    with pytest.raises(LabError, match="parts do not follow each other"):
+        aci.check(tmp_path / "gnu")
+
+
 def test_names_that_begin_with_a_dot_and_a_manifest_behind_rootfs_are_taken(tmp_path: Path) -> None:
     entries = [
         member("./", tarfile.DIRTYPE),

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from appc_hosts import World, served
 
-from labkit.appc import course_images
+from labkit.appc import course_images, discovery
 from labkit.appc.fetch import STAND_IN
-from labkit.appc.keystore import Keystore
+from labkit.appc.keystore import Keystore, read_key
 from labkit.appc.store import Store
+from labkit.appc.web import Web
 from labkit.images.debian import architecture
 
 ETCD = "https://github.com/coreos/etcd/releases/download/v3.1.7/etcd-v3.1.7-linux-amd64.aci"
@@ -64,3 +65,13 @@ def test_their_programs_are_in_them(course: World) -> None:
 
 def test_nobody_has_the_secret_key(course: World) -> None:
     assert [path for path in course.sites.rglob("*") if b"PRIVATE KEY" in (path.read_bytes()[:200] if path.is_file() else b"")] == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key"),
+    [("coreos.com/etcd", "coreos.com/dist/pubkeys/aci-pubkeys.gpg"), ("quay.io/coreos/alpine-sh", "quay.io/aci-signing-key")],
+)
+def test_discovery_leads_to_the_keys(course: World, prefix: str, key: str) -> None:
+    web = Web(timeout=10)
+    assert discovery.keys(prefix, web) == (f"https://{key}",)
+    assert read_key(web.page(f"https://{key}")).users == (course_images.SIGNER,)

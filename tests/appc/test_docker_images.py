@@ -3,13 +3,14 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from appc_hosts import World, manifest
 
+from labkit import ledger
 from labkit.appc import aci
 from labkit.appc.image_manifest import App, ImageManifest
 from labkit.appc.to_oci import to_oci
@@ -24,7 +25,7 @@ from labkit.images.oci import CONFIG, LAYER_GZIP, MANIFEST, Execution, ImageConf
 from labkit.images.registry import Registry
 from labkit.images.serving import serving
 from labkit.images.stack import unpack
-from labkit.runtimes import bundle
+from labkit.runtimes import bundle, podman_store
 
 GREETING = "hello from below\n"
 
@@ -122,10 +123,14 @@ def by_runc(layout: Path, place: Path, _services: Places) -> str:
 
 
 def by_podman(layout: Path, place: Path, _services: Places) -> str:
-    own = ["--root", place / "root", "--runroot", place / "run", "--runtime=runc", "--cgroup-manager=cgroupfs", "--events-backend=file"]
-    shown = output(["podman", *own, "run", "--rm", "--net=none", f"oci:{layout}:hello"])
-    subprocess.run(["podman", *own, "rmi", "--all", "--force"], check=True, capture_output=True)
-    return shown
+    ledger.own("appc")
+    try:
+        podman_store.make(place)
+        env = {**os.environ, **podman_store.environment(place)}
+        return output(["podman", "run", "--quiet", "--rm", f"oci:{layout}:hello"], env)
+    finally:
+        ledger.undo()
+        ledger.own("")
 
 
 def by_docker(layout: Path, place: Path, services: Places) -> str:
@@ -139,8 +144,10 @@ def by_docker(layout: Path, place: Path, services: Places) -> str:
         subprocess.run([*own, "image", "rm", "appc-hello"], check=True, capture_output=True)
 
 
-def output(argv: list[object]) -> str:
-    return subprocess.run([str(each) for each in argv], check=True, capture_output=True, text=True, timeout=60).stdout
+def output(argv: list[object], env: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run([str(each) for each in argv], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("run", [by_runc, by_podman, by_docker])

@@ -207,6 +207,15 @@ def test_a_terminal_is_the_apps(rkt: Rkt) -> None:
         assert shell.exitstatus == 4
 
 
+def test_what_is_typed_before_the_app_is_there_is_the_apps(rkt: Rkt) -> None:
+    argv = rkt.argv("run", "--interactive", "--net=none", rkt.image, "--exec", "/bin/sh")
+    with pexpect.spawn(argv[0], argv[1:], encoding="utf-8", timeout=60) as shell:
+        shell.sendline("exit 6")
+        shell.expect(pexpect.EOF)
+        shell.close()
+        assert shell.exitstatus == 6
+
+
 def test_a_port_of_the_host_leads_into_the_pod(rkt: Rkt) -> None:
     process, pod = rkt.start("--port=80-tcp:8080", rkt.image, "--exec=/bin/sh", "--", "-c", WEB)
     answer = ["wget", "-q", "-O", "-", "http://127.0.0.1:8080"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from appc_hosts import World, manifest, served
 
+from labkit import ledger
 from labkit.appc import sites
 from labkit.appc.discovery import DiscoveryError, tags
 from labkit.appc.publishing import Signer
@@ -121,3 +122,23 @@ def test_the_page_of_a_host_speaks_of_all_its_images(world: World, ann: Signer) 
     world.publish(manifest("example.com/other"), ann)
     page = (world.sites / "example.com/ac-discovery.html").read_bytes()
     assert [each.prefix for each in tags(page)] == ["example.com/web"] * 2 + ["example.com/other"] * 2
+
+
+def test_a_lab_has_its_hosts_until_it_is_closed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    assert sites.environment(lab) == {}
+    ledger.own("appc")
+    try:
+        sites.serve(lab, world.sites)
+        found = sites.environment(lab)
+        assert (lab / "sites.env").read_text() == "".join(f"export {name}={value}\n" for name, value in found.items())
+        for name, value in found.items():
+            monkeypatch.setenv(name, value)
+        assert Web(timeout=10).page("https://example.com/web?ac-discovery=1")
+        assert (lab / "sites.log").read_text() == "GET example.com /web?ac-discovery=1 200\n"
+    finally:
+        ledger.undo()
+        ledger.own("")
+    with pytest.raises(WebError, match="cannot be reached"):
+        Web(timeout=10).page("https://example.com/web?ac-discovery=1")

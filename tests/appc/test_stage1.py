@@ -13,7 +13,7 @@ import pexpect
 import pytest
 from trial_pods import Trial, interleaved, isolator, main, processes_of, said, until
 
-from labkit.appc import enter, stage1
+from labkit.appc import enter, init, stage1
 from labkit.appc.enter import UNKNOWN_APP
 from labkit.errors import LabError
 from labkit.kernel.cgroups import hierarchies
@@ -112,7 +112,7 @@ def test_what_the_kernel_shows(trial: Trial) -> None:
     files = "/proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/kernel/uevent_helper"
     refused = f"for f in {files}; do (echo x > $f) 2> /dev/null && echo $f; done; :"
     assert trial.sh(refused) == []
-    assert trial.sh("cat /proc/kcore | wc -c; echo x > /dev/shm/y && echo shm") == ["0", "shm"]
+    assert trial.sh("cat /proc/timer_list | wc -c; echo x > /dev/shm/y && echo shm") == ["0", "shm"]
 
 
 def test_shared_memory_is_the_pods(trial: Trial) -> None:
@@ -144,9 +144,17 @@ def test_a_root_that_is_read_only_keeps_its_volumes_writable(trial: Trial) -> No
 def test_links_of_an_image_lead_nowhere_outside(trial: Trial, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("untouched")
     (trial.tree / "etc/hosts").symlink_to(tmp_path / "victim")
-    (trial.tree / "data").symlink_to(f"../../../../../../../..{tmp_path}")
     app = {"mountPoints": [{"name": "data", "path": "/data/below"}]}
-    trial.run(trial.pod({"main": sh("echo x > /data/below/x", **app)}))
+    for up in ("", "../../../../../../../.."):
+        (trial.tree / "data").unlink(missing_ok=True)
+        (trial.tree / "data").symlink_to(f"{up}{tmp_path}")
+        done = trial.run(trial.pod({"main": sh("echo ran", **app)}))
+        assert (done.returncode, done.stdout) == (254, "")
+        assert done.stderr.splitlines()[-1] == "stage1: app main: /data/below: No such file or directory"
+    (trial.tree / "data").unlink()
+    (trial.tree / "data").symlink_to("../../../../../../../../etc")
+    assert trial.sh("grep -o ' /etc/below ' /proc/self/mountinfo", app=app) == [" /etc/below "]
+    assert not Path("/etc/below").exists()
     assert sorted(os.listdir(tmp_path)) == ["victim"]
     assert (tmp_path / "victim").read_text() == "untouched"
 
@@ -266,6 +274,16 @@ def test_a_stop_asks_and_a_forced_one_does_not(trial: Trial) -> None:
             stage1.stop(pod)
 
 
+def test_who_does_not_listen_is_killed_after_a_while(trial: Trial) -> None:
+    pod = trial.pod({"main": sh("trap '' TERM; while :; do sleep 0.1; done")})
+    process = trial.start(pod)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    stage1.stop(pod)
+    assert process.wait(30) == signal.SIGKILL
+    assert time.monotonic() - begin >= init.GRACE - 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_supervisor_stops_the_pod(trial: Trial, number: int) -> None:
     pod = trial.pod({"main": sh("trap 'exit 5' TERM; while :; do sleep 0.05; done")})
@@ -292,10 +310,34 @@ def test_with_its_supervisor_the_pod_dies_and_what_is_left_can_be_cleared(trial:
     assert not Path(f"/run/netns/rkt-{pod.uuid}").exists()
 
 
+@pytest.mark.parametrize("net", ["none", "default"])
+def test_a_supervisor_may_be_killed_at_any_moment(trial: Trial, net: str) -> None:
+    from labkit.appc.networks import Networks
+
+    whole = time.monotonic()
+    trial.run(trial.pod({"main": sh("exit 0")}), net, "m")
+    whole = time.monotonic() - whole
+    for part in range(1, 11):
+        pod = trial.pod({"main": sh("sleep 1000"), "other": sh("sleep 1000")})
+        process = subprocess.Popen(trial.argv(pod, net, "m"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(whole * part / 10)
+        process.kill()
+        process.wait()
+        until(lambda pod=pod: pod.state == "exited" and not processes_of(pod))
+        stage1.clear(pod, Networks.parse([net], trial.data / "networks"))
+        assert not Path(f"/run/netns/rkt-{pod.uuid}").exists()
+        assert not [name for name in _mounted() if pod.uuid in name]
+
+
+def _mounted() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
 def test_a_pod_that_cannot_start_leaves_nothing(trial: Trial) -> None:
     pod = trial.pod({"main": sh("", user="nobody")})
     done = trial.run(pod, "none")
-    assert (done.returncode, done.stderr.strip()) == (254, "stage1: user nobody: the image has none of this name in /etc/passwd")
+    assert done.returncode == 254
+    assert done.stderr.splitlines()[-1] == "stage1: user nobody: the image has none of this name in /etc/passwd"
     assert not Path(f"/run/netns/rkt-{pod.uuid}").exists()
     assert not processes_of(pod)
 
@@ -332,7 +374,9 @@ def test_a_real_terminal(trial: Trial) -> None:
         shell.expect("# ")
         shell.sendline("tty; stty size; test -t 0 && echo is-one")
         shell.expect("/dev/console\r\n33 99\r\nis-one\r\n")
-        shell.sendline("sleep 1000")
+        shell.sendline("echo $((2 + 3))begun; sleep 1000")
+        shell.expect("5begun\r\n")
+        time.sleep(0.3)  # until the shell has given the terminal to it
         shell.sendintr()
         shell.expect("# ")
         shell.setwinsize(20, 70)

@@ -213,7 +213,8 @@ def test_an_archive_that_was_changed_is_known(store: Store, put: Put) -> None:
 
 
 def test_what_a_pod_uses_is_left_alone(store: Store, put: Put) -> None:
-    key, other = put("web", {"a": "1"}), put("other", {"b": "1"})
+    base = put("base")
+    key, other = put("web", {"a": "1"}, dependencies=(Dependency("base"),)), put("other", {"b": "1"})
     used, unused = store.tree_id(key), store.tree_id(other)
     note = store.directory / "pods/run/1-2-3/appsinfo/web/treeStoreID"
     note.parent.mkdir(parents=True)
@@ -223,6 +224,7 @@ def test_what_a_pod_uses_is_left_alone(store: Store, put: Put) -> None:
     collected = store.gc(grace_period=0)
     assert collected.trees == (unused,)
     assert [each.name for each in collected.images] == ["other"]
+    assert {each.key for each in store.images()} == {base, key}
     store.remove(key)
     assert root.is_dir()
     note.unlink()
@@ -246,7 +248,7 @@ def test_what_an_interruption_left_is_swept(store: Store, put: Put) -> None:
 
 def test_whoever_is_killed_while_it_renders_leaves_a_store_that_is_whole(store: Store, put: Put) -> None:
     key = put("web", {f"{number % 50}/{number}": "x" for number in range(3000)})
-    code = f"from labkit.appc.store import Store, ImageID; from pathlib import Path; Store(Path({str(store.directory)!r})).rendered(ImageID({key.text!r}))"
+    code = f"""from labkit.appc.store import ImageID, Path, Store; Store(Path({str(store.directory)!r})).rendered(ImageID({key.text!r}))"""
     partial = store.cas / "tree" / f"{store.tree_id(key)}.partial" / "rootfs" / "1"
     with subprocess.Popen([sys.executable, "-c", code]) as child:
         while not partial.exists() and child.poll() is None:

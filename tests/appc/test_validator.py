@@ -3,12 +3,15 @@
 What it asks for is what the specification's own validator asks for.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from trial_pods import Trial, interleaved, main
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from labkit.appc import aci
+from labkit.appc.image_manifest import ImageManifest
 
 VALIDATOR = r"""#!/bin/sh
 role=$1
@@ -25,10 +28,10 @@ kind() {
 }
 metadata() {
     same uuid "$(ask pod/uuid)" "$(hostname | sed s/rkt-//)"
-    ask pod/manifest | grep -q '"acKind": "PodManifest"' || fail "no pod manifest"
-    ask pod/annotations | grep -q '"name": "owner", "value": "me"' || fail "no annotation of the pod"
-    ask "apps/$AC_APP_NAME/annotations" | grep -q '"value": "pod"' || fail "no annotation of the app"
-    ask "apps/$AC_APP_NAME/image/manifest" | grep -q '"acKind": "ImageManifest"' || fail "no image manifest"
+    ask pod/manifest | grep -q '"acKind": *"PodManifest"' || fail "no pod manifest"
+    ask pod/annotations | grep -q '"name": *"'"$OF_POD"'"' || fail "no annotation of the pod"
+    ask "apps/$AC_APP_NAME/annotations" | grep -q '"value": *"'"$OF_APP"'"' || fail "no annotation of the app"
+    ask "apps/$AC_APP_NAME/image/manifest" | grep -q '"acKind": *"ImageManifest"' || fail "no image manifest"
     ask "apps/$AC_APP_NAME/image/id" | grep -Eq '^sha512-[0-9a-f]+$' || fail "no image id"
     kind pod/uuid 'text/plain; charset=us-ascii'
     kind pod/manifest application/json
@@ -47,7 +50,7 @@ case $role in
     main)
         [ -e /prestart ] || fail "pre-start had another root"
         mounted /db
-        date +%s > /db/main
+        date +%s > /db/.main && mv /db/.main /db/main  # whole or not at all: the other one waits for it
         await /db/sidekick
         metadata
         echo done > /main ;;
@@ -70,10 +73,11 @@ def trial(own_state: Path, tmp_path_factory: pytest.TempPathFactory) -> Trial:
     return made
 
 
-def apps() -> dict[str, dict[str, object]]:
+def apps(of_pod: str, of_app: str) -> dict[str, dict[str, object]]:
+    variables = {"IN_VALIDATOR": "correct", "OF_POD": of_pod, "OF_APP": of_app}
     common = {
         "workingDirectory": "/opt/work",
-        "environment": [{"name": "IN_VALIDATOR", "value": "correct"}],
+        "environment": [{"name": name, "value": value} for name, value in variables.items()],
         "mountPoints": [{"name": "database", "path": "/db"}],
     }
     handlers = [{"name": "pre-start", "exec": ["/bin/validate", "prestart"]}, {"name": "post-stop", "exec": ["/bin/validate", "poststop"]}]
@@ -89,9 +93,23 @@ def test_the_validator_finds_nothing_wrong(trial: Trial, net: str, overlay: bool
     trial.image["annotations"] = [{"name": "a", "value": "image"}]  # type: ignore[assignment]
     options = {"annotations": [{"name": "a", "value": "pod"}]}
     volumes, annotations = [{"name": "database", "kind": "empty"}], [{"name": "owner", "value": "me"}]
-    pod = trial.pod(apps(), overlay=overlay, options=options, volumes=volumes, annotations=annotations)
+    pod = trial.pod(apps("owner", "pod"), overlay=overlay, options=options, volumes=volumes, annotations=annotations)
     done = trial.run(pod, net, "m")
     lines = done.stdout.splitlines()
     assert (interleaved(lines, "main"), interleaved(lines, "sidekick")) == (["prestart OK", "main OK", "poststop OK"], ["sidekick OK"])
     assert done.returncode == 0
     assert pod.exit_codes == {"main": 0, "sidekick": 0}
+
+
+def test_the_validator_by_its_own_command_line(trial: Trial, tmp_path: Path) -> None:
+    for name, app in apps("coreos.com/rkt/stage1/mutable", "image").items():
+        annotations = [{"name": "a", "value": "image"}]
+        record = {"acKind": "ImageManifest", "acVersion": "0.8.11", "name": f"example.com/{name}", "app": app, "annotations": annotations}
+        aci.build(ImageManifest.parse(record), trial.tree, tmp_path / f"{name}.aci")
+    words = ["run", "--insecure-options=image", "--mds-register", "--volume", "database,kind=empty"]
+    argv = [sys.executable, "-m", "labkit.appc", f"--dir={trial.data}", *words, str(tmp_path / "main.aci"), str(tmp_path / "sidekick.aci")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    lines = done.stdout.splitlines()
+    assert (interleaved(lines, "main"), interleaved(lines, "sidekick")) == (["prestart OK", "main OK", "poststop OK"], ["sidekick OK"])
+    assert done.returncode == 0
+    subprocess.run([*argv[:4], "gc", "--grace-period=0s"], capture_output=True, timeout=120, check=True)

@@ -2,13 +2,12 @@
 
 import json
 import os
+import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,14 +15,13 @@ import pytest
 from plumbing import inside, shell
 
 from labkit import ledger
-from labkit.appc import networks, pod_netns, ports
+from labkit.appc import networks, pod_netns
 from labkit.appc.networks import NetworkError, Networks
 from labkit.appc.ports import ForwardedPort
 from labkit.cni import Caller
 from labkit.kernel.network import netlink
 
-ROOT = Path(__file__).resolve().parents[2]
-KILLS = 40
+KILLS = 32
 FORWARDED = ("-i rktout0", "-o rktout0")
 OUTSIDE = (
     "ip netns add outside",
@@ -191,12 +189,27 @@ def test_two_pods_at_once_do_not_meet(tmp_path: Path) -> None:
     assert [thing for pod in pods for thing in left(pod, tmp_path)] == []
 
 
-def test_the_tables_that_pods_brought_go_with_the_last(pod: str, tmp_path: Path) -> None:
-    before = shell("nft list tables")
-    up(pod, tmp_path)
-    assert "table ip nat" in shell("nft list tables")
-    networks.down(pod, tmp_path / "state")
-    assert shell("nft list tables") == before
+def test_the_tables_that_pods_brought_go_with_the_last(tmp_path: Path) -> None:
+    """In a network namespace in which nobody has used iptables."""
+    one, two = str(uuid.uuid4()), str(uuid.uuid4())
+    found = []
+
+    def try_it() -> None:
+        found.append(shell("nft list tables"))
+        for pod in (one, two):
+            networks.up(pod, None, wanted(tmp_path), tmp_path / pod, [ForwardedPort("tcp", 8080, 80)])
+        found.append(shell("nft list tables"))
+        networks.down(one, tmp_path / "state")
+        found.append(shell("nft list tables"))
+        networks.down(two, tmp_path / "state")
+        found.append(shell("nft list tables"))
+
+    shell("ip netns add fresh")
+    try:
+        netlink.within("/run/netns/fresh", try_it)
+    finally:
+        shell("ip netns delete fresh")
+    assert found == ["", "table ip nat\n", "table ip nat\n", ""]
 
 
 def test_in_a_lab_the_ledger_takes_a_pods_networks_down(pod: str, tmp_path: Path) -> None:
@@ -208,36 +221,62 @@ def test_in_a_lab_the_ledger_takes_a_pods_networks_down(pod: str, tmp_path: Path
     assert ledger.live("8.2") == []
 
 
-def test_killed_at_any_moment_nothing_is_left_after_down(tmp_path: Path) -> None:
+@pytest.mark.parametrize("owner", ["", "8.2"], ids=["collected by rkt", "by the ledger of a lab"])
+def test_killed_at_any_moment_nothing_is_left(tmp_path: Path, owner: str) -> None:
     """A supervisor is killed, sooner and later, while it sets networks and ports up; whoever collects the pod finds all of it."""
     custom(
-        tmp_path, name="containers", type="bridge", bridge="rkttest1", ipMasq=True, ipam={"type": "host-local", "subnet": "172.19.0.0/16"}
+        tmp_path,
+        name="containers",
+        type="bridge",
+        bridge="rkttest1",
+        isGateway=True,
+        ipMasq=True,
+        ipam={"type": "host-local", "subnet": "172.19.0.0/16"},
     )
-    code = (
-        "import sys; from pathlib import Path; from labkit.appc import networks, ports;"
-        "here = Path(sys.argv[1]);"
-        "wanted = networks.Networks.parse(['containers,default'], here / 'state', here / 'etc');"
-        "print('ready', flush=True);"
-        "networks.up(sys.argv[2], None, wanted, here / 'pod', [ports.ForwardedPort('tcp', 8080, 80)]);"
-        "print('up', flush=True); sys.stdin.read()"
-    )
-    took = 0.0
-    ends = []
-    for number in range(-1, KILLS):
-        pod = str(uuid.uuid4())
-        argv = [sys.executable, "-c", code, str(tmp_path), pod]
-        with subprocess.Popen(argv, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as victim:
-            victim.stdout.readline()
-            begin = time.monotonic()
-            if number < 0:
-                assert victim.stdout.readline() == b"up\n"
-                took = time.monotonic() - begin
-            else:
-                time.sleep(took * number / KILLS)
-            victim.kill()
-        ends.append(len(Caller(tmp_path / "state").attached(pod)))
-        networks.down(pod, tmp_path / "state")
-        assert left(pod, tmp_path) == [], f"killed after {time.monotonic() - begin:.3f} s"
-        networks.down(pod, tmp_path / "state")
-    assert set(ends) == {0, 1, 2}, "the kills did not fall all over the way"
-    assert ports.chain_names(pod)[0] not in shell("iptables-save")
+    networks_wanted = wanted(tmp_path, "containers,default")
+
+    def begin(pod: str) -> int:
+        """Start a supervisor that sets up; return its pid."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with ledger.owned_by(owner):
+                    networks.up(pod, None, networks_wanted, tmp_path / "pod", [ForwardedPort("tcp", 8080, 80)])
+            finally:
+                os._exit(0)
+        return pid
+
+    def collect(pod: str) -> None:
+        if owner:
+            ledger.undo(owner)
+        else:
+            networks.down(pod, tmp_path / "state")
+
+    for number in range(KILLS):
+        pid = begin(pod := str(uuid.uuid4()))
+        sign, reached = list(signs(pod, tmp_path).items())[number % 4]
+        wait_for(reached, sign)
+        time.sleep(0.004 * (number // 4))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        collect(pod)
+        assert left(pod, tmp_path) == [], f"killed {4 * (number // 4)} ms after {sign}"
+        collect(pod)
+
+
+def signs(pod: str, tmp_path: Path) -> dict[str, Callable[[], bool]]:
+    """Return what there is on the way, in its order, and how it is seen."""
+    caller = Caller(tmp_path / "state")
+    return {
+        "its namespace": pod_netns.path(pod).exists,
+        "its first network": lambda: bool(caller.attached(pod)),
+        "its second network": lambda: len(caller.attached(pod)) == 2,
+        "its ports": lambda: f"RKT-PFWD-DNAT-{pod[:8]}" in shell("iptables-save -t nat"),
+    }
+
+
+def wait_for(reached: Callable[[], bool], sign: str) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline, f"{sign} never came"
+        time.sleep(0.001)

@@ -13,9 +13,9 @@ from labkit.appc.command import main
 from labkit.appc.listing import PodView, listed, status
 from labkit.appc.net_info import NetInfo
 from labkit.appc.pod import Pod, State
-from labkit.appc.pod_manifest import PodManifest, RuntimeApp
+from labkit.appc.pod_manifest import VERSION, PodManifest, RuntimeApp
 from labkit.appc.pods import Pods
-from labkit.appc.prepare import MUTABLE, VERSION
+from labkit.appc.prepare import MUTABLE
 from labkit.appc.types import ImageID, serialized
 
 NGINX = RuntimeApp("nginx", ImageID("sha512-" + "a" * 64), "registry-1.docker.io/library/nginx", (("version", "latest"),))

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -67,6 +68,15 @@ def test_what_an_app_may_ask(ask: Client, pod: Pod) -> None:
     status, kind, content = ask("pod/annotations")
     assert (status, kind, json.loads(content)) == (200, record, [{"name": "owner", "value": "me"}])
     assert json.loads(ask("apps/main/annotations")[2]) == [{"name": "a", "value": "pod"}, {"name": "b", "value": "image"}]
+
+
+def test_it_answers_within_a_tenth_of_a_second(ask: Client) -> None:
+    def seconds() -> float:
+        begin = time.monotonic()
+        ask("pod/uuid")
+        return time.monotonic() - begin
+
+    assert min(seconds() for _ in range(10)) < 0.1  # of several, for the machine may be busy
 
 
 def test_what_it_does_not_answer(ask: Client) -> None:

@@ -63,6 +63,16 @@ def test_what_lies_above_is_mounted_first(pod: Pod) -> None:
     assert [target for target, _, _ in bound(pod, one)] == ["/a", "/a/b/c"]
 
 
+@pytest.mark.parametrize(("path", "place"), [("data", "/data"), ("//data//x/", "/data/x"), ("/../data", "/data"), ("/a/./b/../c", "/a/c")])
+def test_a_place_is_written_in_one_way(pod: Pod, path: str, place: str) -> None:
+    assert bound(pod, app(mount_points=(MountPoint("data", path),)))[0][0] == place
+
+
+def test_a_volume_is_not_the_root(pod: Pod) -> None:
+    with pytest.raises(LabError, match="it is the root of the app"):
+        bound(pod, app(mount_points=(MountPoint("data", "/x/.."),)))
+
+
 def test_a_host_volume_that_is_not_there_or_a_link_is_refused(pod: Pod, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
     one = app(mount_points=(MountPoint("data", "/data"),))

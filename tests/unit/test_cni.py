@@ -201,7 +201,7 @@ def test_add_calls_the_chain_in_order_and_hands_each_the_result_of_the_one_befor
         "CNI_NETNS": "/proc/self/ns/net",
         "CNI_IFNAME": "eth0",
         "CNI_PATH": str(plugins.directory),
-        "CNI_ARGS": "IP=10.1.0.9",
+        "CNI_ARGS": "IgnoreUnknown=1;IP=10.1.0.9",
     }
     assert first == {
         "cniVersion": "1.0.0",
@@ -255,6 +255,17 @@ def test_a_plugin_that_fails_is_quoted_and_what_was_done_is_undone(caller: Calle
         ("one", "DEL"),
     ]
     assert caller.attached() == ()
+
+
+def test_a_plugin_that_refused_add_may_refuse_del_for_ever(caller: Caller, plugins: Plugins) -> None:
+    """Nothing of it is left behind: the address that it had taken before is given back without it."""
+    taken = caller.leases / "web"
+    refusal = 'echo \'{"msg": "no"}\'; exit 1'
+    plugins.write("one", first=f"mkdir -p {taken}; printf 'c1\\r\\neth0' > {taken}/10.1.0.2; echo c2 > {taken}/10.1.0.3; {refusal}")
+    with pytest.raises(CniError, match="plugin one: ADD: no"):
+        caller.add(chain(), LINK)
+    assert caller.attached() == ()
+    assert sorted(os.listdir(taken)) == ["10.1.0.3", "lock"]
 
 
 def test_where_del_fails_the_others_are_called_and_the_record_stays_for_the_next_time(caller: Caller, plugins: Plugins) -> None:
@@ -319,7 +330,7 @@ def test_del_waits_for_a_plugin_whose_caller_was_killed(caller: Caller, plugins:
     ((network, link, result),) = caller.attached("c1")
     assert result is None
     caller.delete(network, link)
-    assert [environment["CNI_COMMAND"] for _, environment, _ in plugins.calls()] == ["ADD", "DEL", "DEL"]
+    assert [environment["CNI_COMMAND"] for _, environment, _ in plugins.calls()] == ["ADD", "DEL"]
 
 
 def test_a_lock_that_is_held_too_long_is_named(tmp_path: Path) -> None:

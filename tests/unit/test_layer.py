@@ -161,3 +161,11 @@ def test_no_archive_whatever_is_in_it_touches_what_is_outside_its_root(entries: 
             layer.apply(archive(*made), root)
         outside = [name for name in names(above) if not name.startswith("root/")]
         assert (outside, (above / "a").read_text(), (above / "a").stat()) == before
+
+
+def test_a_header_that_no_tar_has_is_refused_in_one_line(tmp_path: Path) -> None:
+    entry = member("sparse")
+    entry.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    with pytest.raises(LabError, match="no whole tar archive") as caught:
+        layer.apply(archive((entry, b"no map of a sparse file" * 100)), tmp_path)
+    assert "\n" not in str(caught.value)
