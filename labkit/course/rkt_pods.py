@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _TICK = 0.05
 
+
 @dataclass(frozen=True)
 class Running:
     """A pod that runs.
