@@ -23,8 +23,9 @@ from labkit.appc.app import App
 from labkit.appc.command import LAB
 from labkit.appc.image_manifest import ImageManifest
 from labkit.appc.pod import Pod, PodError, State
+from labkit.appc.pod_manifest import VERSION
 from labkit.appc.pods import Pods
-from labkit.appc.prepare import VERSION, name_of
+from labkit.appc.prepare import name_of
 from labkit.appc.settings import DIRECTORY
 from labkit.appc.types import ManifestError
 from labkit.errors import LabError
