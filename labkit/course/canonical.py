@@ -32,7 +32,8 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"[ \t]+", " "),
     # link-layer addresses before times: both are pairs joined by colons
     (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
-    (r"\bfe80::[0-9a-f:]+", "fe80::ADDRESS"),
+    (r"\bfe80::[0-9a-f:]+(?:…[0-9a-f:]+)?", "fe80::ADDRESS"),
+    (r"(scope link) tentative\b", r"\1"),  # until the kernel knows that nobody else has the address
     # times
     (rf"\b{_DAY},? (?:{_MONTH} +\d+|\d+ {_MONTH}(?: \d{{4}})?) +\d\d:\d\d:\d\d(?: [AP]M)?(?: [A-Z]+)?(?: \d{{4}})?", "TIME"),
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?", "TIME"),
@@ -80,6 +81,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b172\.16\.28\.(?!1\b|0/)\d+", "172.16.28.N"),
     # and those of rkt's other network and of the lab's own; the chains of a pod are called after it
     (r"\b172\.(19|31)\.0\.(?!1\b|0/)\d+", r"172.\1.0.N"),
+    (r"\brkt-[0-9a-f]{8}…", "rkt-ID"),
     (r"\b(RKT-PFWD-[DS]NAT)-[0-9a-f]{8}\b", r"\1-ID"),
     # the same for the network of the pods, and where containerd keeps what runs
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),
