@@ -43,7 +43,7 @@ class Running:
     processes: dict[str, Member]
 
 
-def started(supervisor: Process, data: Path, timeout: float = 60.0) -> Pod:
+def started(supervisor: Process, data: Path, timeout: float = 180.0) -> Pod:
     """Wait until every app of the pod that a `rkt run` runs has become its program, or has ended; return the pod.
 
     Args:
