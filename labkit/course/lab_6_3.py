@@ -108,7 +108,8 @@ rkt run --insecure-options=image --net=none --uuid-file-save=cache.uuid \\
 """
 WRITE = f"cat > cache.sh << 'END'\n{CACHE}END\n"
 START = "bash cache.sh > cache.log 2>&1 &\n"
-FILLED = until("grep -q 'records out' cache.log || ! kill -0 $! 2> /dev/null")
+KEEPER = "$(cat rkt/pods/run/$(cat cache.uuid)/appsinfo/cache/pid)"
+FILLED = until(f"pgrep -x -P {KEEPER} sleep > /dev/null 2>&1 || ! kill -0 $! 2> /dev/null")
 
 CHECKPOINTS = (
     Checkpoint(
