@@ -69,7 +69,6 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"(?m)^\d+: ([\w.-]+(?:@\w+)?: <)", r"N: \1"),
     (r"\blink-netnsid \d+\b", "link-netnsid N"),
     (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),  # before its last part is taken for an id
-    (r"(?:\brkt-?[0-9a-f]{0,8})?…[0-9a-f-]{0,22}-[0-9a-f]{12}\b", "…ID"),  # its middle taken out, where a line is long
     # rkt: the id of an image, the fingerprint of a key that the set-up made, and by whom and when a line of a pod was written
     (r"\bsha512-[0-9a-f]{12,128}\b", "sha512-ID"),
     (r"(key fingerprint is:)(?: +[0-9A-F]{4}){10}", r"\1 ID"),

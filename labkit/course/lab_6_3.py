@@ -102,13 +102,14 @@ ENDED = f"rkt run --insecure-options=image --net=none docker://busybox --exec=/b
 
 CACHE = """\
 rkt run --insecure-options=image --net=none --uuid-file-save=cache.uuid \\
-  docker://nginx --name=front \\
+  docker://busybox --name=front --exec=/bin/sh -- -c 'exec httpd -f -p 8080' --- \\
   docker://busybox --name=cache --memory=8Mi --exec=/bin/sh -- \\
   -c 'dd if=/dev/zero of=/dev/null bs=24M count=1 && exec sleep 600'
 """
 WRITE = f"cat > cache.sh << 'END'\n{CACHE}END\n"
 START = "bash cache.sh > cache.log 2>&1 &\n"
-FILLED = until("grep -q 'records out' cache.log || ! kill -0 $! 2> /dev/null")
+KEEPER = "$(cat rkt/pods/run/$(cat cache.uuid)/appsinfo/cache/pid)"
+FILLED = until(f"pgrep -x -P {KEEPER} sleep > /dev/null 2>&1 || ! kill -0 $! 2> /dev/null")
 
 CHECKPOINTS = (
     Checkpoint(
@@ -162,7 +163,7 @@ CHECKPOINTS = (
         near_misses={
             "once more": f"{START}{FILLED}wait $! || true\n",
             "no limit": f"sed -i s/--memory=8Mi// cache.sh\n{START}{FILLED}",
-            "front alone": f"{RUN.format('cache', 'docker://nginx --name=front')}{NGINX}",
+            "front alone": RUN.format("cache", BOX.format("front", "")) + WAIT.format("cache", 1),
             "still too little": f"sed -i s/8Mi/16Mi/ cache.sh\n{START}{FILLED}wait $! || true\n",
             "another program": RUN.format("cache", f"{BOX.format('front', '')} --- {BOX.format('cache', '')}") + WAIT.format("cache", 2),
         },

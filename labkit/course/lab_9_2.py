@@ -56,20 +56,20 @@ def mended(lab: Lab) -> Verdict:
 
 
 def alone(lab: Lab) -> Verdict:
-    """Measure that writer and reader of one pod see $LAB/board at /out and /in, and that the mount of reader alone is read-only."""
-    apps = ("reader", "writer")
+    """Measure that author and reader of one pod see $LAB/board at /out and /in, and that the mount of reader alone is read-only."""
+    apps = ("author", "reader")
     found = [one for one in rkt_pods.running(lab, apps) if set(apps) <= one.processes.keys()]
     if not found:
         return rkt_pods.absent(lab, apps)
     wrong = []
-    for app, place, read_only in (("writer", "/out", False), ("reader", "/in", True)):
+    for app, place, read_only in (("author", "/out", False), ("reader", "/in", True)):
         pid = found[0].processes[app].pid
         mount = _mounted(pid, place)
         if mount is None or not _same(_seen(pid, place), lab.path("board")):
             wrong.append(f"{place} of {app} is not $LAB/board")
         elif ("ro" in mount.options) != read_only:
             wrong.append(f"the mount at {place} of {app} is {'read-only' if not read_only else 'not read-only'}")
-    return Verdict(not wrong, "one pod runs with reader and writer", "; ".join(wrong) or None)
+    return Verdict(not wrong, "one pod runs with author and reader", "; ".join(wrong) or None)
 
 
 def _mounted(pid: int, place: str) -> MountState | None:
@@ -115,7 +115,7 @@ CHANGED = f"sed -i {{0}} notes.sh\n{START}"
 
 BOARD = "--volume={0},kind=host,source=$LAB/{1},readOnly={2}"
 APP = "docker://busybox --name={0} --mount volume={1},target={2} {3} --exec=/bin/sh -- -c 'echo up; exec sleep 600'"
-TWO = RUN.format("board", f"{{0}} {APP.format('writer', '{1}', '/out', '')} --- {APP.format('reader', '{2}', '/in', '{3}')}")
+TWO = RUN.format("board", f"{{0}} {APP.format('author', '{1}', '/out', '')} --- {APP.format('reader', '{2}', '/in', '{3}')}")
 TWO += until(f"[ $(grep -c ': up' board.log) = 2 ] || {OVER}")
 OUT, IN = BOARD.format("out", "board", "false"), BOARD.format("in", "board", "true")
 
@@ -161,7 +161,7 @@ CHECKPOINTS = (
     ),
     Checkpoint(
         "alone",
-        task="writer and reader are apps of one pod and see $LAB/board, at /out and at /in; reader may not write there",
+        task="author and reader are apps of one pod and see $LAB/board, at /out and at /in; reader may not write there",
         measure=alone,
         hints=(
             "read-only is a property of the volume, not of the mount",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _TICK = 0.05
 
+
 @dataclass(frozen=True)
 class Running:
     """A pod that runs.
@@ -42,7 +43,7 @@ class Running:
     processes: dict[str, Member]
 
 
-def started(supervisor: Process, data: Path, timeout: float = 60.0) -> Pod:
+def started(supervisor: Process, data: Path, timeout: float = 180.0) -> Pod:
     """Wait until every app of the pod that a `rkt run` runs has become its program, or has ended; return the pod.
 
     Args:
