@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labkit.course.checkpoints import Checkpoint, Verdict
+from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.errors import LabError
 from labkit.kernel import namespaces
 from labkit.kernel.cgroups import members
@@ -52,10 +52,10 @@ def stays(lab: Lab) -> Verdict:
     pid = _running(lab, "broken")
     if isinstance(pid, Verdict):
         return pid
-    wrote = members.read(f"/proc/{pid}/root/started")
-    if not wrote:
-        return Verdict(passed=False, measured=f"broken runs {_comm(pid)}", cause="there is no time in its /started")
-    return Verdict(_comm(pid) == "sleep", f"broken runs {_comm(pid)}, and has written when it started")
+    program = _comm(pid)  # before the file is read: it is written before the program sleeps
+    if not members.read(f"/proc/{pid}/root/started"):
+        return Verdict(passed=False, measured=f"broken runs {program}", cause="there is no time in its /started")
+    return Verdict(program == "sleep", f"broken runs {program}, and has written when it started")
 
 
 def alone(lab: Lab) -> Verdict:
@@ -113,7 +113,11 @@ WRITES = 's|"terminal": true|"terminal": false|; s|"sh"|"sh", "-ec", "date > /st
 BROKEN = EXPORT.format("broken") + SPEC.format("broken") + EDIT.format("broken", WRITES)
 WRITABLE = EDIT.format("broken", 's|"readonly": true|"readonly": false|')
 AS_ROOT = EDIT.format("broken", 's|"uid": 1000|"uid": 0|')
-RUN_BROKEN = RUN.format("broken", "broken")
+RUN_BROKEN = (
+    DELETE.format("broken")
+    + "runc run --detach --pid-file broken.pid --bundle broken broken < /dev/null > broken.log 2>&1\n"
+    + until("! grep -qx sh /proc/$(cat broken.pid)/comm 2> /dev/null")
+)
 
 ALONE = EXPORT.format("alone") + SPEC.format("alone") + EDIT.format("alone", DETACHED)
 SHARED = EDIT.format("alone", '/"namespaces": \\[/,/\\]/ { /{/ { N; N; /"network"/d } }')
