@@ -153,13 +153,13 @@ def list_pods(settings: Settings, *, full: bool, no_legend: bool, form: str | No
 @click.command(cls=ValuedFlags)
 @click.argument("uuid", metavar="UUID")
 @click.option("--wait", is_flag=True, help="Wait until the pod has exited.")
-@click.option("--wait-ready", is_flag=True, help="Wait until it runs.")
+@click.option("--wait-ready", is_flag=True, help="Wait until each app has begun.")
 @_formats
 @global_options
 def status(settings: Settings, uuid: str, *, wait: bool, wait_ready: bool, form: str | None) -> None:
     """Print the state of a pod, and what its apps ended with."""
     pod = _found(settings, uuid)
-    while (wait and pod.state in (State.PREPARING, State.RUNNING)) or (wait_ready and pod.state is State.PREPARING):
+    while pod.state in (State.PREPARING, State.RUNNING) and (wait or (wait_ready and not pod.has_begun)):
         time.sleep(_TICK)
     view = listing.PodView.of(pod)
     click.echo(_json(view.record(), form) if form else listing.status(view))

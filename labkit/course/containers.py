@@ -246,6 +246,7 @@ class Containers(Mechanisms):
         self.path(f"{name}.uuid").write_text(f"{pod.uuid}\n")
         held = f"readlink /proc/${name}/fd/* 2> /dev/null | sed -n 's,.*/pods/run/,,p'"
         trace.record(f"until {held} | grep . > $LAB/{name}.uuid; do sleep 0.05; done")
+        trace.record(f"rkt status --wait-ready $(cat $LAB/{name}.uuid) > /dev/null")
         return supervisor
 
     def doctor(self, *checks: str) -> View:

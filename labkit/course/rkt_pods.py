@@ -58,7 +58,7 @@ def started(supervisor: Process, data: Path, timeout: float = 180.0) -> Pod:
     while supervisor.alive and time.monotonic() < deadline:
         with suppress(PodError, OSError, ManifestError):
             uuid = _held(supervisor.pid, data)
-            if uuid and _has_begun(Pod(data, uuid)):
+            if uuid and Pod(data, uuid).has_begun:
                 return Pod(data, uuid)
         time.sleep(_TICK)
     said = supervisor.output().strip().splitlines()[-1:]
@@ -70,17 +70,6 @@ def _held(pid: int, data: Path) -> str:
     """Return the UUID of the pod whose directory a process holds open, or ""."""
     links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
     return next((Path(link).name for link in links if Path(link).parent == data / "pods/run"), "")
-
-
-def _has_begun(pod: Pod) -> bool:
-    machine = Machine()
-    return all(app.name in pod.exit_codes or _is_executed(pod, app.name, machine) for app in pod.manifest.apps)
-
-
-def _is_executed(pod: Pod, app: str, machine: Machine) -> bool:
-    own = _process(pod, app, machine)
-    keeper = machine.members.get(own.ppid) if own else None
-    return own is not None and keeper is not None and own.comm != keeper.comm  # until execve(2) it is called as who forked it
 
 
 def states(lab: Lab) -> tuple[State, ...]:
