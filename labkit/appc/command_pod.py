@@ -95,6 +95,8 @@ def _run(settings: Settings, line: Line) -> int:
     Options after an image are meant for it; what stands between -- and --- are its arguments.
     """
     networks = _networks(settings, line)  # first: what is wrong with a line is said before anything is made
+    if "port" in line.given and (networks.host or networks.none):
+        raise OptionError(f"--port flag does not work with '{networks.wanted[0][0]}' networking")
     return _started(_prepared(settings, line), line, networks)
 
 

@@ -112,7 +112,11 @@ def _networks_up(pod: Pod, net: Networks | None, manifest: PodManifest) -> tuple
     from labkit.appc import networks, pod_netns, ports
 
     try:
-        infos = networks.up(pod.uuid, None, net, pod.directory, ports.forwarded(manifest), lambda text: _say(f"networking: {text}"))
+        forwarded = ports.forwarded(manifest)
+        if forwarded and (net.host or net.none):  # of a pod that was prepared with them: `rkt run` refuses
+            named, forwarded = ", ".join(port.name for port in manifest.ports), ()
+            _say(f"stage1: warning: ports of the pod ({named}) lead nowhere with '{net.wanted[0][0]}' networking")
+        infos = networks.up(pod.uuid, None, net, pod.directory, forwarded, lambda text: _say(f"networking: {text}"))
     except LabError as error:
         raise Stage1Error(f"failed to setup network: {error}") from error
     return next((info.ip for info in infos), ""), "" if net.host else str(pod_netns.path(pod.uuid))

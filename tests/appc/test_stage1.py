@@ -256,6 +256,14 @@ def test_an_isolator_that_nobody_knows_is_reported(trial: Trial) -> None:
     assert done.stderr.strip() == "stage1: warning: pod: isolator example.com/new is unknown, and ignored"
 
 
+@pytest.mark.parametrize("net", ["host", "none"])
+def test_a_prepared_port_that_can_lead_nowhere_is_named(trial: Trial, net: str) -> None:
+    web = {"name": "web", "protocol": "tcp", "port": 80}
+    done = trial.run(trial.pod({"main": sh("echo ran")}, ports=[{"name": "web", "hostPort": 8080, "podPort": web}]), net)
+    assert (done.returncode, said(done.stdout)) == (0, ["ran"]), done.stderr
+    assert f"stage1: warning: ports of the pod (web) lead nowhere with '{net}' networking" in done.stderr.splitlines()
+
+
 # --- running pods ---
 
 

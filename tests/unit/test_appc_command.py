@@ -113,6 +113,8 @@ def test_version_says_first_what_it_is(rkt) -> None:
         (["cat-manifest", "dead"], 254, 'cat-manifest: problem retrieving pod: no matches found for "dead"\n'),
         (["rm", "dead"], 254, 'rm: no matches found for "dead"\nrm: failed to remove one or more pods\n'),
         (["gc", "--grace-period=soon"], 254, 'gc: invalid duration "soon": such as 30m0s\n'),
+        (["run", "--net=host", "--port=80-tcp:8080", "a"], 254, "run: --port flag does not work with 'host' networking\n"),
+        (["run", "--net=none", "--port=80-tcp:8080", "a"], 254, "run: --port flag does not work with 'none' networking\n"),
         (["run", "--insecure-options=everything", "a"], 254, 'run: invalid argument "everything" for --insecure-options'),
     ],
 )
