@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from labkit import trace
-from labkit.appc import apps, isolators, volumes
+from labkit.appc import apps, cgroups, isolators, volumes
 from labkit.appc.console import Lines, Terminal, write_all
 from labkit.appc.process_one import Init, Stage1Error
 from labkit.errors import LabError
@@ -52,7 +52,7 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
     with ExitStack() as undo, trace.silent():
         undo.callback(clear, pod, net)
         address, netns = _networks_up(pod, net, manifest)
-        group = isolators.cgroups(pod, manifest)
+        group = cgroups.create(pod, manifest)
         volumes.make_empty(pod, manifest)
         (pod.directory / "shm").mkdir(exist_ok=True)
         (pod.directory / "shm").chmod(0o700)
@@ -74,7 +74,7 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
         whole = {
             "hostname": hostname,
             "shm": str(pod.directory / "shm"),
-            "outside": [str(directory) for directory in group.child(isolators.STAGE1).directories],
+            "outside": [str(directory) for directory in group.child(cgroups.STAGE1).directories],
             "sysctl": isolators.sysctl_files(sysctl, own_network=own_network),
             "apps": plans,
         }
@@ -98,7 +98,7 @@ def stop(pod: Pod, *, force: bool = False) -> None:
 
 def clear(pod: Pod, net: Networks | None = None) -> None:
     """Take away what outlives the processes of a pod: its cgroups and, where they are known, its networks; again and again if need be."""
-    isolators.remove_cgroups(pod)
+    cgroups.remove(pod)
     if net is not None:
         from labkit.appc import networks
 
