@@ -11,20 +11,19 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.appc.isolators import Limits, limits
 from labkit.errors import LabError
 from labkit.kernel.cgroups import Cgroup, controllers, hierarchies, members, subtree
 from labkit.kernel.cgroups.delegation import make_directory
 from labkit.kernel.cgroups.interface import weight_of
 
 if TYPE_CHECKING:
+    from labkit.appc.isolators import Limits
     from labkit.appc.pod import Pod
-    from labkit.appc.pod_manifest import PodManifest
 
 STAGE1 = "_stage1"
 """The cgroup beside those of the apps in which process 1 and the keepers are."""
@@ -37,26 +36,27 @@ _PERIOD = 100_000  # microseconds
 _UNIT = re.compile(r"/machine\.slice/(?:[^/]+\.slice/)*[^/]+\.(?:service|scope)")
 
 
-def create(pod: Pod, manifest: PodManifest) -> Cgroup:
+def create(pod: Pod, limits: Mapping[str, Limits]) -> Cgroup:
     """Make the cgroups of a pod, with their limits; its file `subcgroup` says where, before.
+
+    Args:
+        pod: is about to run.
+        limits: of each of its apps; "" is the pod itself.
 
     Raises:
         UnsupportedError: this machine does not have the controller for a limit.
     """
-    whole = limits(manifest.isolators)
-    each = {app.name: limits(app.app.isolators if app.app else ()) for app in manifest.apps}
-    asked = {controller for one in (whole, *each.values()) for controller in _controllers(one)}
-    wanted = sorted(asked | {name for name in _COUNTED if hierarchies().version_of(name)})
+    wanted = {controller for one in limits.values() for controller in _controllers(one)}
+    wanted |= {name for name in _COUNTED if hierarchies().version_of(name)}
     name, unit = f"rkt-{pod.uuid}", own_unit()
     pod.write("subcgroup", f"{unit}/{subtree()}/{name}\n".lstrip("/"))
-    group = _in_unit(unit, name, wanted) if unit else Cgroup.create(name, wanted)
+    group = _in_unit(unit, name, sorted(wanted)) if unit else Cgroup.create(name, sorted(wanted))
     group.child(STAGE1)
-    children = {name: group.child(name) for name in each}
-    if unified := [name for name in wanted if hierarchies().version_of(name) == 2]:
+    each = {app: group.child(app) if app else group for app in limits}
+    if unified := [name for name in sorted(wanted) if hierarchies().version_of(name) == 2]:
         group.enable(*unified)
-    _apply(group, whole)
-    for name, child in children.items():
-        _apply(child, each[name])
+    for app, one in each.items():
+        _apply(one, limits[app])
     return group
 
 

@@ -23,6 +23,7 @@ from labkit.kernel.credentials import CAPABILITIES
 
 if TYPE_CHECKING:
     from labkit.appc.isolator_values import Isolator
+    from labkit.appc.pod_manifest import PodManifest
 
 DEFAULT_CAPABILITIES = tuple(
     f"CAP_{name}"
@@ -94,6 +95,15 @@ def limits(isolators: Iterable[Isolator], sys: Path = Path("/sys")) -> Limits:
         sysctl={name: str(value) for name, value in asked.get(names.SYSCTL, {}).items()},
         reported=tuple(reported),
     )
+
+
+def of(manifest: PodManifest) -> dict[str, Limits]:
+    """Return what the isolators of each app of a pod ask for, by its name; "" is the pod itself.
+
+    Raises:
+        LabError: as `limits`.
+    """
+    return {"": limits(manifest.isolators), **{app.name: limits(app.app.isolators if app.app else ()) for app in manifest.apps}}
 
 
 def sysctl_files(sysctl: Mapping[str, str], *, own_network: bool) -> dict[str, str]:

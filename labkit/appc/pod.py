@@ -179,15 +179,6 @@ class Pod:
         codes = {name: (self.read(f"status/{name}") or "").strip() for name in names}
         return {name: int(code) for name, code in codes.items() if code.lstrip("-").isdigit()}
 
-    @property
-    def networks(self) -> list[dict[str, Any]]:
-        """The pod's networks as net-info.json keeps them."""
-        try:
-            found = json.loads(self.read("net-info.json") or "[]")
-        except ValueError:
-            return []  # its writer was killed
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
     def read(self, name: str) -> str | None:
         """Return the text of one of its files, or None where it is not there."""
         try:

@@ -47,12 +47,13 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
     manifest = pod.manifest
     if interactive and len(manifest.apps) != 1:
         raise Stage1Error("interactive option only supports pods with one app")
-    for line in (*volumes.warnings(manifest), *_reports(manifest)):
+    limits = isolators.of(manifest)
+    for line in (*volumes.warnings(manifest), *_reports(limits)):
         _say(line)
     with ExitStack() as undo, trace.silent():
         undo.callback(clear, pod, net)
         address, netns = _networks_up(pod, net, manifest)
-        group = cgroups.create(pod, manifest)
+        group = cgroups.create(pod, limits)
         volumes.make_empty(pod, manifest)
         (pod.directory / "shm").mkdir(exist_ok=True)
         (pod.directory / "shm").chmod(0o700)
@@ -70,7 +71,7 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
         hostname = pod.settings.hostname or f"rkt-{pod.uuid}"
         for plan in plans:
             plan["files"] = apps.files(pod.settings, hostname, address)
-        sysctl = {name: value for one in _limits(manifest).values() for name, value in one.sysctl.items()}
+        sysctl = {name: value for one in limits.values() for name, value in one.sysctl.items()}
         whole = {
             "hostname": hostname,
             "shm": str(pod.directory / "shm"),
@@ -156,14 +157,9 @@ def _metadata(pod: Pod, listening: socket.socket) -> Iterator[str]:
         server.server_close()
 
 
-def _limits(manifest: PodManifest) -> dict[str, isolators.Limits]:
-    each = {app.name: isolators.limits(app.app.isolators if app.app else ()) for app in manifest.apps}
-    return {"": isolators.limits(manifest.isolators), **each}
-
-
-def _reports(manifest: PodManifest) -> Iterator[str]:
-    for name, limits in _limits(manifest).items():
-        yield from (f"stage1: warning: {f'app {name}' if name else 'pod'}: {one}" for one in limits.reported)
+def _reports(limits: dict[str, isolators.Limits]) -> Iterator[str]:
+    for name, each in limits.items():
+        yield from (f"stage1: warning: {f'app {name}' if name else 'pod'}: {one}" for one in each.reported)
 
 
 def _say(line: str) -> None:
