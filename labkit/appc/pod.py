@@ -194,15 +194,6 @@ class Pod:
         except OSError:
             return False  # it is not there yet, or not any more
 
-    @property
-    def networks(self) -> list[dict[str, Any]]:
-        """The pod's networks as net-info.json keeps them."""
-        try:
-            found = json.loads(self.read("net-info.json") or "[]")
-        except ValueError:
-            return []  # its writer was killed
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
     def read(self, name: str) -> str | None:
         """Return the text of one of its files, or None where it is not there."""
         try:

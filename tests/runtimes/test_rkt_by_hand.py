@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trial_pods import until
 
 from labkit import ledger
 from labkit.kernel import trees
@@ -64,8 +65,7 @@ def test_what_runs_goes_with_the_lab(place: Path, killed: bool) -> None:
     pod = in_background(
         place, "run", "--insecure-options=image", f"--uuid-file-save={saved}", SHELL, "--exec", "/bin/sleep", "--", "600"
     )
-    while pod.poll() is None and not (saved.exists() and "pid=" in rkt(place, "status", saved.read_text().strip()).stdout):
-        pass
+    until(lambda: pod.poll() is not None or (saved.exists() and "pid=" in rkt(place, "status", saved.read_text().strip()).stdout))
     assert pod.poll() is None, (place / "said").read_text()
     assert cgroups()
     if killed:

@@ -46,6 +46,32 @@ def test_the_door_says_whose_the_pods_are_and_how_hosts_are_reached(lab: Path, m
     assert "LABKIT_RKT" not in rkt_by_hand._variables(lab)
 
 
+STAND_IN = """#!/bin/sh
+case "$*" in
+    *" version") echo "rkt Version: 1.30.0" ;;
+    *) echo "$*" ;;
+esac
+"""
+"""What answers as a real rkt does, as far as it is asked here."""
+
+
+def test_a_real_rkt_that_is_given_is_the_one_in_the_lab_s_path(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lab / "real rkt"
+    real.write_text(STAND_IN)
+    real.chmod(0o755)
+
+    def typed(*words: str) -> list[str]:
+        door.write(lab / "bin", rkt_by_hand.data(lab), rkt_by_hand.local(lab), rkt_by_hand._variables(lab))
+        path = os.pathsep.join([*by_hand.path(lab), "/usr/bin", "/bin"])
+        return subprocess.run(["rkt", *words], env={"PATH": path}, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    monkeypatch.setenv("LABKIT_RKT", str(real))
+    assert typed("version") == ["rkt Version: 1.30.0"]
+    assert typed("run", "--net=host", "docker://nginx") == [f"--dir={lab}/rkt --local-config={lab}/rkt.d run --net=host docker://nginx"]
+    monkeypatch.delenv("LABKIT_RKT")
+    assert typed("version")[0] == "labkit.appc: the pod executor of this course, with the command line of rkt"
+
+
 def test_what_rkt_makes_is_the_lab_s(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ledger.owner()
     monkeypatch.setenv(command.LAB, LAB)
