@@ -36,7 +36,7 @@ def pod(own_state: Path, root: Callable[[Runtime], Path]) -> Iterator[rkt.Pod]:
 
     def up() -> bool:
         assert supervisor.poll() is None, supervisor.communicate()
-        return any(all(rkt.first_of(one, app) for app in ("front", "back")) for one in Pods(data).all() if one.pid)
+        return any(one.has_begun for one in Pods(data).all() if one.pid)
 
     until(up)
     yield Pods(data).all()[0]
