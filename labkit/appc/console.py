@@ -31,11 +31,15 @@ class Lines:
     def __init__(self, app: str, to: int = 1) -> None:
         self.app, self.pid = app, 0
         self.fd, self.given = os.pipe()
+        os.set_blocking(self.fd, False)
         self._to, self._rest = to, b""
 
     def take(self) -> bool:
-        """Write on what is there; False where all writers are gone."""
-        data = os.read(self.fd, 1 << 16)
+        """Write on what is there, if anything is; False where all writers are gone."""
+        try:
+            data = os.read(self.fd, 1 << 16)
+        except BlockingIOError:  # it was taken while another word was heard
+            return True
         *lines, self._rest = (self._rest + data).split(b"\n")
         if self._rest and (not data or len(self._rest) > _LONGEST):
             lines, self._rest = [*lines, self._rest], b""

@@ -236,6 +236,7 @@ def test_the_lines_of_an_app_say_whose_they_are() -> None:
     there, written = os.pipe()
     lines = Lines("web", to=written)
     lines.pid = 5
+    assert lines.take(), "what was taken already is not waited for"
     os.write(lines.given, b"one\ntw")
     assert lines.take()
     os.write(lines.given, b"o\n\nthree")
