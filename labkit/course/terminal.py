@@ -55,7 +55,7 @@ class Terminal:
         name: str,
         *,
         prompt: str | None = None,
-        patience: float = 10,
+        patience: float = 60,
         typed: str = "",
         wake: str = "",
         **options: Any,
@@ -138,7 +138,7 @@ class Terminal:
         self._must_be_alive()
         self._child.send(_characters(keys))
 
-    def expect(self, pattern: str, timeout: float = 10) -> str:
+    def expect(self, pattern: str, timeout: float = 60) -> str:
         """Wait until the session prints something that matches, and return what it printed before that.
 
         Args:
@@ -200,7 +200,7 @@ class Terminal:
         if keys:
             trace.record(f"{_pressed(keys, self.name)}; {self._gone()}")
             self.press(keys)
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=60)
 
     def leave(self, line: str = "exit", timeout: float = 30) -> None:
         """Type the line by which the session ends, and wait until it has.
