@@ -18,7 +18,7 @@ from labkit import ledger, trace
 from labkit.host.services.places import places
 from labkit.kernel import commands, network, processes, rooted, trees
 from labkit.kernel.cgroups import subtree
-from labkit.kernel.cgroups.delegation import homes
+from labkit.kernel.cgroups.delegation import hand_down, homes
 from labkit.kernel.processes import ending
 from labkit.kernel.processes.process import Process
 from labkit.runtimes import granting
@@ -78,6 +78,7 @@ def serve(directory: Path) -> Process:
     own = directory / NAME
     with trace.silent():
         homes()
+        hand_down()
         trees.make_tree(own)
         (own / "docker.sock").unlink(missing_ok=True)  # of one that was killed
         (own / "client").mkdir(exist_ok=True)

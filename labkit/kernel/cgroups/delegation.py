@@ -94,6 +94,14 @@ def homes(*, bare: bool = False) -> None:
                 home_in(hierarchy.path)
 
 
+def hand_down() -> None:
+    """Where there is v2 alone, give what is made in the lab's part every controller: a runtime does it for its first container."""
+    root = hierarchies().unified
+    if root and hierarchies().mode == "v2":
+        with trace.silent():
+            controllers.enable_for_lab(root, home_in(root), controllers.words(root, "cgroup.controllers"))
+
+
 def _is_known(path: Path) -> bool:
     """Whether this process has already seen in the ledger that the directory is ours; the kernel says if it still is that one."""
     known = _homes.get((ledger.state(), path))
