@@ -171,7 +171,7 @@ NETWORK = _written("containers", "rktbr1", CONTAINERS)
 BOX = STOP + RUN.format("--net=containers") + UP
 SHOP_RUNS = STOP + RUN.format("--net=shop") + UP
 GIVEN = _written("shop", "rktbr2", SHOP)
-ANEW = STOP + "ip link delete rktbr2\n"
+ANEW = STOP + "ip link delete rktbr2 2> /dev/null || true\n"
 """A bridge that has lost its last port has no MAC address any more, and the plugin of Debian 12 refuses it as a gateway."""
 MEND = _written("shop", "rktbr2", SHOP, isGateway=True) + ANEW + SHOP_RUNS + ANSWERS
 OWN = _written("branch", "rktbr3", BRANCH, isGateway=True, ipMasq=True)
