@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Contestant, Result, Row, alternate, command, limit, said, timed
+from benchmarks.pods import pods
 from labkit.kernel import syscalls
 
 KINDS = ("mount", "uts", "ipc", "net", "pid", "cgroup")
@@ -335,6 +336,7 @@ ROWS: dict[str, Callable[[Path, Path], list[Result]]] = {
     "freeze": freezing,
     "overlay": overlay,
     "snapshot": snapshots,
+    "pods": pods,
     "runtimes": runtimes,
 }
 """In the order of the table; a word of the name picks a row."""

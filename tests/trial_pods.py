@@ -36,6 +36,11 @@ sys.exit(code)
 """What `rkt run-prepared` does with a pod, at the end."""
 
 
+AFTER = 'until [ -s /dev/shm/one ] && ! kill -0 "$(cat /dev/shm/one)" 2> /dev/null; do sleep 0.02; done; '
+"""What an app of the shell begins with that does its work once another one, which begins with `FIRST`, has ended."""
+FIRST = "echo $$ > /dev/shm/one; "
+
+
 def main(*argv: str, user: str = "0", group: str = "0", **more: Any) -> dict[str, Any]:
     """Return the `app` of a manifest."""
     return {"exec": list(argv), "user": user, "group": group, **more}
@@ -124,7 +129,13 @@ def said(output: str) -> list[str]:
     return [line.partition("]: ")[2] for line in output.replace("\r\n", "\n").splitlines()]
 
 
-def until(true: Callable[[], object], seconds: float = 20.0) -> None:
+def heard(process: "subprocess.Popen[str]") -> str:
+    """Wait for the next line that the one app of a pod writes, and return it."""
+    assert process.stdout is not None
+    return "".join(said(process.stdout.readline()))
+
+
+def until(true: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not true():

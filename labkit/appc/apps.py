@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit.appc import isolators, volumes
+from labkit.appc import cgroups, isolators, volumes
 from labkit.appc.app import POST_STOP, PRE_START
 from labkit.errors import LabError
 from labkit.kernel import commands
@@ -48,7 +48,7 @@ def plan(pod: Pod, manifest: PodManifest, app: RuntimeApp, group: Cgroup, given:
     if app.app is None or not app.app.exec:
         raise LabError(f"stage1: app {app.name} has nothing to run", remedy="rkt run IMAGE --exec /bin/sh")
     tree = pod.image_of(app.name)
-    outside = [str(directory.parent / isolators.STAGE1) for directory in group.directories]
+    outside = [str(directory.parent / cgroups.STAGE1) for directory in group.directories]
     bound = volumes.bound(pod, manifest, app)
     steps = {handler.name: list(handler.exec) for handler in app.app.event_handlers if handler.name in (PRE_START, POST_STOP)}
     return {
@@ -59,7 +59,7 @@ def plan(pod: Pod, manifest: PodManifest, app: RuntimeApp, group: Cgroup, given:
         "shm": str(pod.directory / "shm"),
         "cgroups": [str(directory) for directory in group.directories],
         "outside": outside,
-        "cgroup_mounts": isolators.shown(group),
+        "cgroup_mounts": cgroups.shown(group),
         "read_only": app.read_only_root_fs,
         "steps": {**steps, "main": list(app.app.exec)},
         "program": program(tree, app, given),

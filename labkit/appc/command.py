@@ -10,16 +10,19 @@ import platform
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import cast
+from typing import NoReturn, cast
 
 import click
 
+from labkit import ledger
 from labkit.appc.pod_manifest import VERSION
 from labkit.appc.settings import FAILED, Settings, global_options
 from labkit.appc.types import AC_VERSION
 
 REAL = "LABKIT_RKT"
 """The variable that names a real rkt."""
+LAB = "LABKIT_LAB"
+"""The variable that names the lab in which this is typed: what the pods get of the kernel is that lab's."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -86,11 +89,10 @@ def help_() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; every end is one of rkt's: 254 and one line for what cannot be done."""
     words = list(sys.argv[1:] if argv is None else argv)
-    real = os.environ.get(REAL)
-    if real:
-        told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))
-        places = [f"--{option}={os.environ[name]}" for option, name in told if os.environ.get(name)]
-        os.execv(real, [real, *places, *words])
+    if real := os.environ.get(REAL):
+        _become(real, words)
+    if lab := os.environ.get(LAB):
+        ledger.own(lab)
     try:
         ended = rkt(words, prog_name="rkt", standalone_mode=False)
     except click.ClickException as error:
@@ -100,6 +102,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(ended if isinstance(ended, int) else 0)
+
+
+def _become(real: str, words: Sequence[str]) -> NoReturn:
+    """Turn into a real rkt, with the lab's directories."""
+    told = (("dir", "RKT_DIR"), ("local-config", "RKT_LOCAL_CONFIG"))
+    places = [f"--{option}={os.environ[name]}" for option, name in told if os.environ.get(name)]
+    try:
+        os.execve(real, [real, *places, *words], {name: value for name, value in os.environ.items() if name != REAL})
+    except OSError as error:
+        click.echo(f"rkt: {REAL}={real}: {error.strerror}", err=True)
+        sys.exit(FAILED)
 
 
 def _rewritten(error: click.ClickException) -> str:

@@ -12,13 +12,12 @@ from typing import Any
 import click
 
 from labkit.appc import garbage, listing, stage1
-from labkit.appc.fetch import NEVER, NEW, UPDATE, fetch, insecure_options
 from labkit.appc.networks import Networks
-from labkit.appc.options import GLOBAL, PREPARE, RUN, RUNNING, Given, Image, Line, Option, OptionError, described, parse
+from labkit.appc.options import GLOBAL, PREPARE, RUN, RUNNING, Image, Line, Option, OptionError, Takes, described, parse
 from labkit.appc.pod import Pod, PodError, State
 from labkit.appc.pods import Pods
 from labkit.appc.prepare import prepare, settings_of
-from labkit.appc.settings import FAILED, Settings, ValuedFlags, global_options, told
+from labkit.appc.settings import FAILED, Settings, ValuedFlags, global_options, of_context, told
 from labkit.appc.types import ImageID, serialized
 from labkit.errors import LabError
 
@@ -56,18 +55,8 @@ class WordsCommand(click.Command):
         context = click.get_current_context()
         with told(context):
             line = parse(self._words, self._options)
-            sys.exit(self._call(_settings(context.obj, line.given), line))
-
-
-def _settings(base: object, given: Given) -> Settings:
-    """Return the settings of a line, on top of those that stand before the command."""
-    known = base if isinstance(base, Settings) else Settings.of_environment()
-    return Settings(
-        Path(given.text("dir", str(known.directory))),
-        Path(given.text("local-config", str(known.local))),
-        Path(given.text("system-config", str(known.system))),
-        known.insecure | insecure_options(given.texts("insecure-options")),
-    )
+            words = {name: line.given.texts(name) if each.takes is Takes.LIST else line.given.text(name) for name, each in GLOBAL.items()}
+            sys.exit(self._call(of_context(context).changed(words), line))
 
 
 def _say(line: str) -> None:
@@ -76,6 +65,8 @@ def _say(line: str) -> None:
 
 def _prepared(settings: Settings, line: Line) -> Pod:
     """Fetch, reify and write a pod; this process holds it."""
+    from labkit.appc.fetch import NEVER, NEW, UPDATE, fetch  # with all that knows the web: not for `list`
+
     store, keystore, given = settings.store(), settings.keystore(), line.given
     policy = NEVER if given.flag("store-only") else UPDATE if given.flag("no-store") else given.text("pull-policy", NEW)
     if policy not in (NEVER, NEW, UPDATE):
@@ -95,6 +86,8 @@ def _run(settings: Settings, line: Line) -> int:
     Options after an image are meant for it; what stands between -- and --- are its arguments.
     """
     networks = _networks(settings, line)  # first: what is wrong with a line is said before anything is made
+    if "port" in line.given and (networks.host or networks.none):
+        raise OptionError(f"--port flag does not work with '{networks.wanted[0][0]}' networking")
     return _started(_prepared(settings, line), line, networks)
 
 
@@ -153,13 +146,13 @@ def list_pods(settings: Settings, *, full: bool, no_legend: bool, form: str | No
 @click.command(cls=ValuedFlags)
 @click.argument("uuid", metavar="UUID")
 @click.option("--wait", is_flag=True, help="Wait until the pod has exited.")
-@click.option("--wait-ready", is_flag=True, help="Wait until it runs.")
+@click.option("--wait-ready", is_flag=True, help="Wait until each app has begun.")
 @_formats
 @global_options
 def status(settings: Settings, uuid: str, *, wait: bool, wait_ready: bool, form: str | None) -> None:
     """Print the state of a pod, and what its apps ended with."""
     pod = _found(settings, uuid)
-    while (wait and pod.state in (State.PREPARING, State.RUNNING)) or (wait_ready and pod.state is State.PREPARING):
+    while pod.state in (State.PREPARING, State.RUNNING) and (wait or (wait_ready and not pod.has_begun)):
         time.sleep(_TICK)
     view = listing.PodView.of(pod)
     click.echo(_json(view.record(), form) if form else listing.status(view))

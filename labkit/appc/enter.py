@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from labkit.appc import apps, isolators, program
+from labkit.appc import apps, cgroups, program
 from labkit.appc.init import SETUP
 from labkit.errors import LabError
 from labkit.kernel import syscalls
@@ -53,7 +53,7 @@ def enter(pod: Pod, app: str, argv: Sequence[str] = ()) -> int:
     keeper = pod.read(f"appsinfo/{chosen.name}/pid")
     if keeper is None:
         raise LabError(f"app {chosen.name} has not been started yet")
-    group = isolators.cgroup_of(pod)
+    group = cgroups.of(pod)
     directories = [directory / chosen.name for directory in group.directories] if group else []
     return _inside(int(keeper), _program(pod, chosen), tuple(argv) or DEFAULT, directories)
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,28 +33,8 @@ NEW, NEVER, UPDATE = "new", "never", "update"
 STAND_IN = "io.labkit.stand-in"
 """The annotation of an image that takes the place of another: which."""
 
-_ALL = {
-    "all": frozenset(("image", "tls", "ondisk", "http", "pubkey", "capabilities", "paths", "seccomp")),
-    "all-fetch": frozenset(("image", "tls", "http", "pubkey")),
-    "all-run": frozenset(("ondisk", "capabilities", "paths", "seccomp")),
-    "none": frozenset(),
-}
 _MOST_DEPENDENCIES = 100
 _ID = re.compile(r"sha512-[0-9a-f]+")
-
-
-def insecure_options(words: Iterable[str]) -> frozenset[str]:
-    """Read what `--insecure-options=` was given: `image,tls`, `all-fetch`.
-
-    Raises:
-        LabError: a word is none of rkt's.
-    """
-    found: set[str] = set()
-    for word in (each for given in words for each in given.split(",")):
-        if word not in _ALL and word not in _ALL["all"]:
-            raise LabError(f'invalid argument "{word}" for --insecure-options', cause=", ".join(sorted({*_ALL, *_ALL["all"]})))
-        found |= _ALL.get(word, {word})
-    return frozenset(found)
 
 
 def fetch(
@@ -74,7 +54,7 @@ def fetch(
         keystore: the keys that are trusted.
         text: a file (`./web.aci`), a URL (`https://`, `docker://`, `file://`), a name (`coreos.com/etcd:v3.1.7`), or the beginning
             of the id of an image that the store has.
-        insecure: what is not checked, as `insecure_options` returns it.
+        insecure: what is not checked, as `options.insecure_options` returns it.
         policy: `new`, `never` or `update`.
         signature: the file of the signature of a local file; the one beside it, `.asc`, without.
         say: told each line of progress.

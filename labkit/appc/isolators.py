@@ -1,4 +1,4 @@
-"""Isolators, made true: limits as cgroups, rights as capabilities, a system call filter, a profile, kernel parameters.
+"""Isolators, read: what they mean as limits, capabilities, a system call filter, a profile, kernel parameters.
 
 What this machine or this executor cannot do is reported, never passed over in silence.
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -20,13 +19,10 @@ from typing import TYPE_CHECKING, Any
 from labkit.appc import isolator_values as names
 from labkit.errors import LabError
 from labkit.kernel import seccomp
-from labkit.kernel.cgroups import Cgroup, hierarchies, subtree
-from labkit.kernel.cgroups.interface import weight_of
 from labkit.kernel.credentials import CAPABILITIES
 
 if TYPE_CHECKING:
     from labkit.appc.isolator_values import Isolator
-    from labkit.appc.pod import Pod
     from labkit.appc.pod_manifest import PodManifest
 
 DEFAULT_CAPABILITIES = tuple(
@@ -37,10 +33,6 @@ DEFAULT_CAPABILITIES = tuple(
 )
 """What an app may have where its manifest says nothing."""
 
-STAGE1 = "_stage1"
-"""The cgroup beside those of the apps in which process 1 and the keepers are."""
-
-_PERIOD = 100_000  # microseconds
 _NAMESPACED = re.compile(r"net\..+|kernel\.(sem|shm.*|msg.*)|fs\.mqueue\..+")
 _NOT_ENFORCED = (names.BLOCK_BANDWIDTH, names.BLOCK_IOPS, names.NETWORK_BANDWIDTH)
 
@@ -105,6 +97,15 @@ def limits(isolators: Iterable[Isolator], sys: Path = Path("/sys")) -> Limits:
     )
 
 
+def of(manifest: PodManifest) -> dict[str, Limits]:
+    """Return what the isolators of each app of a pod ask for, by its name; "" is the pod itself.
+
+    Raises:
+        LabError: as `limits`.
+    """
+    return {"": limits(manifest.isolators), **{app.name: limits(app.app.isolators if app.app else ()) for app in manifest.apps}}
+
+
 def sysctl_files(sysctl: Mapping[str, str], *, own_network: bool) -> dict[str, str]:
     """Return the files of kernel parameters to write in the pod's namespaces.
 
@@ -115,74 +116,6 @@ def sysctl_files(sysctl: Mapping[str, str], *, own_network: bool) -> dict[str, s
         if not _NAMESPACED.fullmatch(name) or "/" in name or ".." in name or (name.startswith("net.") and not own_network):
             raise LabError(f"stage1: isolator {names.SYSCTL}: {name} is the host's, not the pod's")
     return {f"/proc/sys/{name.replace('.', '/')}": value for name, value in sysctl.items()}
-
-
-def cgroups(pod: Pod, manifest: PodManifest) -> Cgroup:
-    """Make the cgroups of a pod, one for each app and one for stage 1, with their limits; its file `subcgroup` says where, before.
-
-    Raises:
-        UnsupportedError: this machine does not have the controller for a limit.
-    """
-    whole = limits(manifest.isolators)
-    each = {app.name: limits(app.app.isolators if app.app else ()) for app in manifest.apps}
-    wanted = {controller for one in (whole, *each.values()) for controller in _controllers(one)}
-    wanted |= {name for name in ("cpu", "memory", "pids") if hierarchies().version_of(name)}
-    name = f"rkt-{pod.uuid}"
-    pod.write("subcgroup", f"{subtree()}/{name}\n")
-    group = Cgroup.create(name, sorted(wanted))
-    group.child(STAGE1)
-    children = {name: group.child(name) for name in each}
-    if unified := [name for name in sorted(wanted) if hierarchies().version_of(name) == 2]:
-        group.enable(*unified)
-    _apply(group, whole)
-    for name, child in children.items():
-        _apply(child, each[name])
-    return group
-
-
-def cgroup_of(pod: Pod) -> Cgroup | None:
-    """Return the cgroup of a pod, whichever lab ran it; None where it has none (any more)."""
-    place = (pod.read("subcgroup") or "").strip()
-    found = {hierarchy: hierarchy.path / place for hierarchy in hierarchies().mounted} if place else {}
-    there = {name: path for hierarchy, path in found.items() if path.is_dir() for name in hierarchy.controllers or ("",)}
-    return Cgroup(place.rpartition("/")[2], there) if there else None
-
-
-def remove_cgroups(pod: Pod) -> None:
-    """Kill what is left of a pod, and remove its cgroups; where there are none, nothing is done."""
-    group = cgroup_of(pod)
-    if group is not None:
-        group.remove()
-
-
-def shown(app: Cgroup) -> list[list[str]]:
-    """Return the mounts, (place, file system, options) each, by which an app sees its own cgroup."""
-    found = []
-    for directory in app.directories:
-        hierarchy = hierarchies().of(directory)
-        if hierarchy is None:
-            continue
-        if hierarchy.version == 2:
-            found.append(["/sys/fs/cgroup" if len(app.directories) == 1 else "/sys/fs/cgroup/unified", "cgroup2", ""])
-        elif not hierarchy.name.startswith("name="):
-            found.append([f"/sys/fs/cgroup/{hierarchy.name}", "cgroup", hierarchy.name])
-    return found
-
-
-def _controllers(limits: Limits) -> list[str]:
-    return [*(["memory"] if limits.memory is not None else []), *(["cpu"] if limits.cpu is not None or limits.cpu_shares else [])]
-
-
-def _apply(group: Cgroup, limits: Limits) -> None:
-    if limits.memory is not None:
-        group["memory.max"] = limits.memory
-        with suppress(LabError):  # a kernel that does not count swap in v1
-            group["memory.swap.max"] = 0
-    if limits.cpu is not None:
-        group["cpu.max"] = f"{max(1000, math.ceil(limits.cpu * _PERIOD))} {_PERIOD}"
-    if limits.cpu_shares is not None:
-        v1 = hierarchies().version_of("cpu") == 1
-        group["cpu.shares" if v1 else "cpu.weight"] = limits.cpu_shares if v1 else weight_of(limits.cpu_shares)
 
 
 def _limit(asked: Mapping[str, Any], name: str) -> Fraction | None:

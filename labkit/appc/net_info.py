@@ -26,8 +26,6 @@ class NetInfo:
         ip: the pod's address, or "".
         mask: of its network: "255.255.255.0".
         args: the words for the plugins.
-        host_ip: the host's end; kept by nobody but the supervisor.
-        nameservers: that the network names.
         masquerades: whether the pod reaches the outside by the host's address.
     """
 
@@ -37,8 +35,6 @@ class NetInfo:
     ip: str
     mask: str
     args: str = ""
-    host_ip: str = ""
-    nameservers: tuple[str, ...] = ()
     masquerades: bool = False
 
     def record(self) -> dict[str, Any]:

@@ -253,8 +253,6 @@ def _info(network: Network, link: Attachment, result: Result, file: str) -> NetI
         str(address.ip) if address else "",
         str(address.netmask) if address else "",
         ";".join(f"{key}={value}" for key, value in link.args),
-        ip.gateway if ip else "",
-        result.nameservers,
         any(plugin.get("ipMasq") is True for plugin in network.plugins),
     )
 

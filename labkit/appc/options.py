@@ -7,7 +7,7 @@ it. `rkt run --net=host a.aci --exec /bin/date -- -u --- b.aci` runs two apps.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -117,6 +117,14 @@ RUNNING = {
 
 RUN = {**PREPARE, **RUNNING, "uuid-file-save": Option("pod", Takes.TEXT, "file that gets the UUID")}
 """What `run` takes."""
+
+
+_INSECURE = {
+    "all": frozenset(("image", "tls", "ondisk", "http", "pubkey", "capabilities", "paths", "seccomp")),
+    "all-fetch": frozenset(("image", "tls", "http", "pubkey")),
+    "all-run": frozenset(("ondisk", "capabilities", "paths", "seccomp")),
+    "none": frozenset(),
+}
 
 
 class Given:
@@ -232,6 +240,20 @@ def _truth(name: str, value: str) -> str:
     if value.lower() in ("0", "f", "false"):
         return "false"
     raise OptionError(f'invalid argument "{value}" for --{name}: true or false')
+
+
+def insecure_options(words: Iterable[str]) -> frozenset[str]:
+    """Read what `--insecure-options=` was given: `image,tls`, `all-fetch`.
+
+    Raises:
+        LabError: a word is none of rkt's.
+    """
+    found: set[str] = set()
+    for word in (each for given in words for each in given.split(",")):
+        if word not in _INSECURE and word not in _INSECURE["all"]:
+            raise LabError(f'invalid argument "{word}" for --insecure-options', cause=", ".join(sorted({*_INSECURE, *_INSECURE["all"]})))
+        found |= _INSECURE.get(word, {word})
+    return frozenset(found)
 
 
 def described(options: dict[str, Option]) -> list[tuple[str, str]]:

@@ -180,13 +180,19 @@ class Pod:
         return {name: int(code) for name, code in codes.items() if code.lstrip("-").isdigit()}
 
     @property
-    def networks(self) -> list[dict[str, Any]]:
-        """The pod's networks as net-info.json keeps them."""
+    def has_begun(self) -> bool:
+        """Whether it runs, and each of its apps has become its program or has ended."""
+        return self.state is State.RUNNING and all(app.name in self.exit_codes or self._is_executed(app.name) for app in self.manifest.apps)
+
+    def _is_executed(self, app: str) -> bool:
+        keeper = (self.read(f"appsinfo/{app}/pid") or "").strip()
         try:
-            found = json.loads(self.read("net-info.json") or "[]")
-        except ValueError:
-            return []  # its writer was killed
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+            if not os.path.samefile(f"/proc/{keeper}/ns/pid", f"/proc/{self.pid}/ns/pid"):
+                return False
+            oldest = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[:1]
+            return bool(oldest) and Path(f"/proc/{oldest[0]}/comm").read_text() != Path(f"/proc/{keeper}/comm").read_text()
+        except OSError:
+            return False  # it is not there yet, or not any more
 
     def read(self, name: str) -> str | None:
         """Return the text of one of its files, or None where it is not there."""

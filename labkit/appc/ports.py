@@ -49,29 +49,6 @@ class ForwardedPort:
     host_ip: str = ""
 
 
-def parse_port(text: str) -> tuple[str, str, int]:
-    """Read the word of `--port`: NAME:HOSTPORT or NAME:HOSTIP:HOSTPORT.
-
-    Returns:
-        The port's name, the host's address or "", the host's port.
-
-    Raises:
-        PortError: it is neither.
-    """
-    name, _, rest = text.partition(":")
-    host_ip, _, number = rest.rpartition(":")
-    if not name or not number:
-        raise PortError(f'"{text}" is no port', remedy="NAME:HOSTPORT or NAME:HOSTIP:HOSTPORT")
-    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= _LARGEST):
-        raise PortError(f'"{text}": {number!r} is no number of a port', remedy=f"1 to {_LARGEST}")
-    if host_ip:
-        try:
-            ipaddress.IPv4Address(host_ip)
-        except ValueError as error:
-            raise PortError(f'"{text}": {host_ip!r} is no address', cause=str(error)) from None
-    return name, host_ip, int(number)
-
-
 def forwarded(manifest: PodManifest) -> tuple[ForwardedPort, ...]:
     """Return which ports of the host lead where, by the pod manifest; a port with a count is that many.
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from labkit.appc.fetch import insecure_options
-from labkit.appc.keystore import Keystore
-from labkit.appc.store import Store
+from labkit.appc.options import GLOBAL, Takes, insecure_options
 from labkit.errors import LabError
+
+if TYPE_CHECKING:  # a command that needs neither is the quicker without
+    from labkit.appc.keystore import Keystore
+    from labkit.appc.store import Store
 
 DIRECTORY, LOCAL, SYSTEM = Path("/var/lib/rkt"), Path("/etc/rkt"), Path("/usr/lib/rkt")
 FAILED = 254
@@ -43,12 +45,29 @@ class Settings:
         """Return what the variables RKT_DIR and RKT_LOCAL_CONFIG say: a lab sets them for the lines that are typed in it."""
         return cls(Path(os.environ.get("RKT_DIR") or DIRECTORY), Path(os.environ.get("RKT_LOCAL_CONFIG") or LOCAL))
 
+    def changed(self, given: Mapping[str, Any]) -> Settings:
+        """Return them with what the global options of a line say: the name of each to its text, or to all of its texts.
+
+        Raises:
+            LabError: a word of --insecure-options is none.
+        """
+        return Settings(
+            Path(given.get("dir") or self.directory),
+            Path(given.get("local-config") or self.local),
+            Path(given.get("system-config") or self.system),
+            self.insecure | insecure_options(given.get("insecure-options") or ()),
+        )
+
     def store(self) -> Store:
         """Return the store of images."""
+        from labkit.appc.store import Store
+
         return Store(self.directory)
 
     def keystore(self) -> Keystore:
         """Return the trusted keys."""
+        from labkit.appc.keystore import Keystore
+
         return Keystore(self.local, self.system)
 
 
@@ -71,30 +90,27 @@ def _valued(word: str, flags: dict[str, click.Option]) -> Iterator[str]:
         yield from flags[name].secondary_opts
 
 
+def of_context(context: click.Context) -> Settings:
+    """Return what stands before the name of a command, or else in the environment."""
+    return context.obj if isinstance(context.obj, Settings) else Settings.of_environment()
+
+
 def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command of click take the global options of rkt; its first argument is the Settings that they make.
 
     What stands before the name of the command, the group keeps as Settings in the context's `obj`.
     """
-    place = click.Path(path_type=Path)
-    options = (
-        click.option("--dir", "directory", type=place, help="rkt's data directory."),
-        click.option("--local-config", "local", type=place, help="Directory of the local configuration."),
-        click.option("--system-config", "system", type=place, help="Directory of the system's configuration."),
-        click.option("--user-config", type=place, expose_value=False, help="Is passed over here."),
-        click.option("--insecure-options", "insecure", multiple=True, help="What is not checked: image, tls, http, pubkey, all, ..."),
-        click.option("--debug", is_flag=True, expose_value=False, help="Is passed over here."),
-        click.option("--trust-keys-from-https", is_flag=True, expose_value=False, help="Is passed over here."),
-    )
+    options = [
+        click.option(f"--{name}", is_flag=each.takes is Takes.FLAG, multiple=each.takes is Takes.LIST, help=each.help)
+        for name, each in GLOBAL.items()
+    ]
 
     @functools.wraps(command)
     @click.pass_context
-    def with_settings(context: click.Context, /, directory: Path, local: Path, system: Path, insecure: Any, **given: Any) -> Any:
-        base = context.obj if isinstance(context.obj, Settings) else Settings.of_environment()
+    def with_settings(context: click.Context, /, **given: Any) -> Any:
+        words = {name: given.pop(name.replace("-", "_")) for name in GLOBAL}
         with told(context):
-            unchecked = base.insecure | insecure_options(insecure)
-            settings = Settings(directory or base.directory, local or base.local, system or base.system, unchecked)
-            return command(settings, **given)
+            return command(of_context(context).changed(words), **given)
 
     return functools.reduce(lambda made, option: option(made), reversed(options), with_settings)
 

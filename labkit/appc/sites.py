@@ -162,7 +162,8 @@ def environment(directory: Path) -> dict[str, str]:
     """
     with suppress(FileNotFoundError):
         address = (directory / NAME).read_text().strip()
-        return {"HTTPS_PROXY": f"http://{address}", "SSL_CERT_FILE": str(directory / f"{NAME}.crt")}
+        proxy, certificate = f"http://{address}", str(directory / f"{NAME}.crt")
+        return {"HTTPS_PROXY": proxy, "https_proxy": proxy, "SSL_CERT_FILE": certificate, "CURL_CA_BUNDLE": certificate}
     return {}
 
 

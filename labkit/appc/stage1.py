@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from labkit import trace
-from labkit.appc import apps, isolators, volumes
+from labkit.appc import apps, cgroups, isolators, volumes
 from labkit.appc.console import Lines, Terminal, write_all
 from labkit.appc.process_one import Init, Stage1Error
 from labkit.errors import LabError
@@ -47,12 +47,13 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
     manifest = pod.manifest
     if interactive and len(manifest.apps) != 1:
         raise Stage1Error("interactive option only supports pods with one app")
-    for line in (*volumes.warnings(manifest), *_reports(manifest)):
+    limits = isolators.of(manifest)
+    for line in (*volumes.warnings(manifest), *_reports(limits)):
         _say(line)
     with ExitStack() as undo, trace.silent():
         undo.callback(clear, pod, net)
         address, netns = _networks_up(pod, net, manifest)
-        group = isolators.cgroups(pod, manifest)
+        group = cgroups.create(pod, limits)
         volumes.make_empty(pod, manifest)
         (pod.directory / "shm").mkdir(exist_ok=True)
         (pod.directory / "shm").chmod(0o700)
@@ -70,11 +71,11 @@ def run(pod: Pod, *, interactive: bool = False, net: Networks | None = None, mds
         hostname = pod.settings.hostname or f"rkt-{pod.uuid}"
         for plan in plans:
             plan["files"] = apps.files(pod.settings, hostname, address)
-        sysctl = {name: value for one in _limits(manifest).values() for name, value in one.sysctl.items()}
+        sysctl = {name: value for one in limits.values() for name, value in one.sysctl.items()}
         whole = {
             "hostname": hostname,
             "shm": str(pod.directory / "shm"),
-            "outside": [str(directory) for directory in group.child(isolators.STAGE1).directories],
+            "outside": [str(directory) for directory in group.child(cgroups.STAGE1).directories],
             "sysctl": isolators.sysctl_files(sysctl, own_network=own_network),
             "apps": plans,
         }
@@ -98,7 +99,7 @@ def stop(pod: Pod, *, force: bool = False) -> None:
 
 def clear(pod: Pod, net: Networks | None = None) -> None:
     """Take away what outlives the processes of a pod: its cgroups and, where they are known, its networks; again and again if need be."""
-    isolators.remove_cgroups(pod)
+    cgroups.remove(pod)
     if net is not None:
         from labkit.appc import networks
 
@@ -112,7 +113,11 @@ def _networks_up(pod: Pod, net: Networks | None, manifest: PodManifest) -> tuple
     from labkit.appc import networks, pod_netns, ports
 
     try:
-        infos = networks.up(pod.uuid, None, net, pod.directory, ports.forwarded(manifest), lambda text: _say(f"networking: {text}"))
+        forwarded = ports.forwarded(manifest)
+        if forwarded and (net.host or net.none):  # of a pod that was prepared with them: `rkt run` refuses
+            named, forwarded = ", ".join(port.name for port in manifest.ports), ()
+            _say(f"stage1: warning: ports of the pod ({named}) lead nowhere with '{net.wanted[0][0]}' networking")
+        infos = networks.up(pod.uuid, None, net, pod.directory, forwarded, lambda text: _say(f"networking: {text}"))
     except LabError as error:
         raise Stage1Error(f"failed to setup network: {error}") from error
     return next((info.ip for info in infos), ""), "" if net.host else str(pod_netns.path(pod.uuid))
@@ -152,14 +157,9 @@ def _metadata(pod: Pod, listening: socket.socket) -> Iterator[str]:
         server.server_close()
 
 
-def _limits(manifest: PodManifest) -> dict[str, isolators.Limits]:
-    each = {app.name: isolators.limits(app.app.isolators if app.app else ()) for app in manifest.apps}
-    return {"": isolators.limits(manifest.isolators), **each}
-
-
-def _reports(manifest: PodManifest) -> Iterator[str]:
-    for name, limits in _limits(manifest).items():
-        yield from (f"stage1: warning: {f'app {name}' if name else 'pod'}: {one}" for one in limits.reported)
+def _reports(limits: dict[str, isolators.Limits]) -> Iterator[str]:
+    for name, each in limits.items():
+        yield from (f"stage1: warning: {f'app {name}' if name else 'pod'}: {one}" for one in each.reported)
 
 
 def _say(line: str) -> None:

@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -79,10 +80,15 @@ class Web:
         self.schemes = ("https", "http") if plain else ("https",)
         self._say, self._timeout = say, timeout
         self._told: set[str] = set()
+        self._unverified = unverified
+
+    @cached_property
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Loads the certificates, which takes a while: not for an image that the store has."""
         context = ssl.create_default_context()  # SSL_CERT_FILE of the environment counts
-        if unverified:
+        if self._unverified:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _Guarded(self.schemes))
+        return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _Guarded(self.schemes))
 
     def page(self, url: str) -> bytes:
         """Return a small document.

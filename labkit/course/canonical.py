@@ -32,7 +32,8 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"[ \t]+", " "),
     # link-layer addresses before times: both are pairs joined by colons
     (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
-    (r"\bfe80::[0-9a-f:]+", "fe80::ADDRESS"),
+    (r"\bfe80::[0-9a-f:]+(?:…[0-9a-f:]+)?", "fe80::ADDRESS"),
+    (r"(scope link) tentative\b", r"\1"),  # until the kernel knows that nobody else has the address
     # times
     (rf"\b{_DAY},? (?:{_MONTH} +\d+|\d+ {_MONTH}(?: \d{{4}})?) +\d\d:\d\d:\d\d(?: [AP]M)?(?: [A-Z]+)?(?: \d{{4}})?", "TIME"),
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?", "TIME"),
@@ -67,11 +68,20 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"(@if)\d+\b", r"\1N"),
     (r"(?m)^\d+: ([\w.-]+(?:@\w+)?: <)", r"N: \1"),
     (r"\blink-netnsid \d+\b", "link-netnsid N"),
+    (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),  # before its last part is taken for an id
+    # rkt: the id of an image, the fingerprint of a key that the set-up made, and by whom and when a line of a pod was written
+    (r"\bsha512-[0-9a-f]{12,128}\b", "sha512-ID"),
+    (r"(key fingerprint is:)(?: +[0-9A-F]{4}){10}", r"\1 ID"),
+    (r"\[ *\d+\.\d{3}\] ([\w-]+)\[\d+\]: ", r"[TIME] \1[PID]: "),
     (r"\b(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b", "ID"),
-    (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "ID"),
     # the address that docker's first network gives a container: by how many there are
     (r"\b172\.17\.0\.(?!1\b|0/)\d+", "172.17.0.N"),
     (r"\b172\.30\.0\.(?!1\b|0/)\d+", "172.30.0.N"),
+    (r"\b172\.16\.28\.(?!1\b|0/)\d+", "172.16.28.N"),
+    # and those of rkt's other network and of the lab's own; the chains of a pod are called after it
+    (r"\b172\.(19|31)\.0\.(?!1\b|0/)\d+", r"172.\1.0.N"),
+    (r"\brkt-[0-9a-f]{8}…", "rkt-ID"),
+    (r"\b(RKT-PFWD-[DS]NAT)-[0-9a-f]{8}\b", r"\1-ID"),
     # the same for the network of the pods, and where containerd keeps what runs
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),
     (r"/run/(?:labkit/)?containerd/io\.con\S*?k/k8s\.io/(?:ID|[0-9a-f]{12,64})\b", "TASKS/k8s.io/ID"),
@@ -114,6 +124,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\bunshare --mount bash -c (?:'|&#x27;)mount -t tmpfs none [^;]*; exec \S+ \S+ (?=crun\b)", ""),
     # versions of Debian's packages
     (r"\b(runc version|Installed:|Candidate:) \d\S*", r"\1 VERSION"),
+    (r"\b(etcd|BusyBox) \d[\w.:+~-]*(?= of Debian)", r"\1 VERSION"),
     (r"\b(Docker version) \S+ build \w+", r"\1 VERSION"),
     (r"\b((?:containerd|ctr) github\.com/containerd/containerd)(?: \S*\d\S*)+", r"\1 VERSION"),
     (r"(\"runtime_version\": )\"[^\"]*\"", r"\1VERSION"),

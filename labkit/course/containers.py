@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit import runtimes, show, trace
+from labkit.course import rkt_pods
 from labkit.course.mechanisms import Mechanisms, Place
 from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
@@ -18,7 +19,7 @@ from labkit.host.measures import Machine
 from labkit.images import conformance as image_conformance
 from labkit.kernel import trees
 from labkit.kernel.processes.process import Process
-from labkit.runtimes import Runtime, bundle, conformance, containerd_daemon, crio, crio_conf, nspawn, oci, rootfs
+from labkit.runtimes import Runtime, bundle, conformance, containerd_daemon, crio, crio_conf, nspawn, oci, rkt_by_hand, rootfs
 from labkit.runtimes.cri.pod import Pod
 from labkit.runtimes.lifecycle import Lifecycle
 from labkit.show import View
@@ -227,6 +228,26 @@ class Containers(Mechanisms):
             for line in typed:
                 terminal.run(line)
             terminal.leave(last)
+
+    def rkt(self, line: str, name: str) -> Process:
+        """Run a pod in the background until each of its apps has begun; the one of this line and name that runs is returned.
+
+        Shell: rkt run IMAGE... > $LAB/NAME.log 2>&1 &
+
+        Args:
+            line: a `rkt run`; the shell reads it.
+            name: how lab and shell lines call its supervisor; the pod's UUID is in `$LAB/NAME.uuid`.
+
+        Raises:
+            LabError: it ended at once, or does not begin.
+        """
+        supervisor = self.spawn(line, name)
+        pod = rkt_pods.started(supervisor, rkt_by_hand.data(self.directory))
+        self.path(f"{name}.uuid").write_text(f"{pod.uuid}\n")
+        held = f"readlink /proc/${name}/fd/* 2> /dev/null | sed -n 's,.*/pods/run/,,p'"
+        trace.record(f"until {held} | grep . > $LAB/{name}.uuid; do sleep 0.05; done")
+        trace.record(f"rkt status --wait-ready $(cat $LAB/{name}.uuid) > /dev/null")
+        return supervisor
 
     def doctor(self, *checks: str) -> View:
         """Measure again what `labkit doctor` measures, with cause and remedy where it is not as it should be.

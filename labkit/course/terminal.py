@@ -64,7 +64,7 @@ class Terminal:
 
         Args:
             place: the lab.
-            command: what to run.
+            command: what to run; a shell reads it first where it has a `$`: a variable of the lab, or `$(cat pod.uuid)`.
             name: how lab and shell lines call it.
             prompt: regular expression of what it prints when it waits for a line; None for a shell's.
             patience: seconds.
@@ -72,7 +72,7 @@ class Terminal:
             wake: keys to press first, where what is there already waits in silence: "^M" for a shell that somebody left.
             options: of `kernel.processes.start`.
         """
-        argv = shlex.split(command)
+        argv, typed = (["sh", "-c", f"exec {command}"], typed or command) if "$" in command else (shlex.split(command), typed)
         environment = {**place.environment(), "PS1": PROMPT, "HISTFILE": ""}
         if os.path.basename(argv[0]) == "bash" and len(argv) == 1:
             argv = ["bash", "--norc", "--noprofile", "--noediting", "-i"]

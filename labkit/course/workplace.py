@@ -18,7 +18,7 @@ from labkit.images import search
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
-from labkit.runtimes import by_hand, crio, docker_daemon, podman_store
+from labkit.runtimes import by_hand, crio, docker_daemon, podman_store, rkt_by_hand
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -69,6 +69,8 @@ class Workplace:
                 by_hand.make(self.directory)
             if "dockerd" in self.needs:
                 self.started[docker_daemon.NAME] = docker_daemon.serve(self.directory)
+            if "rkt" in self.needs:
+                self.started[rkt_by_hand.NAME] = rkt_by_hand.serve(self.directory)
         self.is_open = True
 
     def attach(self) -> None:
@@ -112,6 +114,7 @@ class Workplace:
             engines["CONTAINER_RUNTIME_ENDPOINT"] = f"unix://{crio.endpoint().socket()}"
         own = podman_store.environment(self.directory) if "podman" in self.needs else {}
         own |= docker_daemon.environment(self.directory) if "dockerd" in self.needs else {}
+        own |= rkt_by_hand.environment(self.directory) if "rkt" in self.needs else {}
         own |= search.environment(self.directory)
         if "accounts" in self.needs:
             own["ACCOUNTS_PASSWORD"] = str(served.accounts_directory / "password")

@@ -19,6 +19,8 @@ BRIDGE = "lxcbr0"
 """The bridge of LXC's containers."""
 
 _UP = "labkit up lxc-bridge"
+_RKT = ("gpg", "gpgv", "openssl", "iptables-restore")
+_PLUGINS = Path("/usr/lib/cni")
 
 
 class Fault(NamedTuple):
@@ -121,6 +123,20 @@ def packed(machine: Machine) -> Finding:  # noqa: ARG001 - it lies where the set
     except UnsupportedError as error:
         return red(error.found, f"{error.needs} is not there", error.remedy)
     return green(f"{files[0]}, {files[0].stat().st_size >> 20} MiB")
+
+
+def rkt(machine: Machine) -> Finding:
+    """Tell whether the set-up has made the ACIs of the course, and what signs them, reaches them and joins a pod to a network is there."""
+    try:
+        sites = rootfs.acis()
+    except UnsupportedError as error:
+        return red(error.found, f"{error.needs} are not there", error.remedy)
+    missing = [found for found in (tool(machine, name) for name in _RKT) if found.colour == "red"]
+    if missing:
+        return missing[0]
+    if not (_PLUGINS / "ptp").exists():
+        return red("no CNI plugins", f"{_PLUGINS} has no ptp", "apt-get install containernetworking-plugins")
+    return green(f"ACIs of {', '.join(sorted(each.name for each in sites.iterdir()))}")
 
 
 def _confines(machine: Machine) -> bool:

@@ -76,6 +76,7 @@ CHECKS = (
     *(_service(service.name, service.title) for service in here()),
     Check("cri", "who serves the CRI", cri.cri),
     Check("crio", "CRI-O", cri.crio),
+    Check("rkt", "what rkt fetches, and what its pods need", containers.rkt),
 )
 """Every check; a lab names those that it needs by their ids."""
 

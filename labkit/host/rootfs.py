@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from labkit import ledger
 from labkit.errors import UnsupportedError
 
 
 def packed() -> Path:
     """Return where it lies ($LABKIT_ROOTFS, or /var/lib/labkit/rootfs)."""
     return Path(os.environ.get("LABKIT_ROOTFS") or "/var/lib/labkit/rootfs")
+
+
+def acis() -> Path:
+    """Return the directory with what the hosts of the course's ACIs serve: that of this state, or that of the set-up.
+
+    Raises:
+        UnsupportedError: the set-up has not made them.
+    """
+    for state in (ledger.state(), Path("/var/lib/labkit")):
+        if (found := state / "images/aci/sites").is_dir():
+            return found
+    raise UnsupportedError("the ACIs of the course", f"no {found}", remedy="make lab")
 
 
 def tarball(name: str = "debian") -> Path:

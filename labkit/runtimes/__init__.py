@@ -26,6 +26,7 @@ _PLACES = {
     "nspawn": ("nspawn", "Nspawn"),
     "podman": ("podman", "Podman"),
     "podman-rootless": ("podman", "PodmanRootless"),
+    "rkt": ("rkt", "Rkt"),
     "runc": ("oci", "Runc"),
     "crun": ("oci", "Crun"),
 }

@@ -44,9 +44,9 @@ def state(directory: Path) -> Path:
 
 
 def path(directory: Path) -> list[str]:
-    """Return what comes first in PATH in a lab: nothing where runc is not typed."""
+    """Return what comes first in PATH in a lab: nothing where neither runc nor rkt is typed."""
     own = directory / "bin"
-    return [str(own)] if (own / PROGRAM).is_file() else []
+    return [str(own)] if any((own / program).is_file() for program in (PROGRAM, "rkt")) else []
 
 
 def first(directory: Path, name: str) -> int | None:

@@ -24,6 +24,7 @@ NOTHING_CHANGED = "nothing changed in the kernel"
 NOTHING_TYPED = "nothing to type: no operation on the kernel"
 _CHANCE = re.compile(r"veth(?:\d+_\w{4}|[0-9A-Za-z]{6,8})")
 """What engines call the ends of their cables: another name each time."""
+_POD = re.compile(r"\brkt-[0-9a-f-]{36}\b")
 _KIND_WIDTH = max(map(len, KINDS))
 _MARGIN = 8
 
@@ -75,10 +76,10 @@ def _groups(change: Difference) -> list[tuple[str, str, str, Sequence[Change], i
 def _place(change: Change) -> tuple[object, ...]:
     """Sort cgroups by their path before their hierarchy, for which controller has which differs from machine to machine.
 
-    Links that an engine called by chance are sorted by what is said of them.
+    Links that an engine called by chance are sorted by what is said of them, and not by the UUID of a pod in it.
     """
     if change.kind == "link" and _CHANCE.fullmatch(change.name):
-        return natural("veth"), natural(change.after or change.before or "")
+        return natural("veth"), natural(_POD.sub("rkt-", change.after or change.before or ""))
     hierarchy, colon, path = change.name.partition(":/")
     return (natural(path), natural(hierarchy)) if colon and change.kind == "cgroup" else (natural(change.name),)
 
@@ -114,7 +115,7 @@ def _value(one: Change, sign: str, arrow: str = "->") -> str:
     if sign == "~":
         return f"{clean(one.attribute)}: {before} {arrow} {after}" if one.attribute else f"{before} {arrow} {after}"
     value = one.after if sign == "+" else one.before
-    return " ".join(part for part in (one.attribute and clean(one.attribute) + ":", clean(value or "")) if part)
+    return " ".join(part for part in (one.attribute and clean(one.attribute) + ":", short_ids(clean(value or ""))) if part)
 
 
 def _difference_html(change: Difference) -> str:

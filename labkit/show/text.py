@@ -13,6 +13,7 @@ WIDTH = 80
 
 ELLIPSIS = "…"
 _ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+_UUID = re.compile(r"\b([0-9a-f]{8})-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b")
 _PLAIN = re.compile(r"[\x20-\x7e]*\Z")
 
 
@@ -37,8 +38,8 @@ def width(text: str) -> int:
 
 
 def short_ids(text: str) -> str:
-    """Cut ids of 64 letters to the 12 by which the tools of containers show them."""
-    return _ID.sub(rf"\1{ELLIPSIS}", text)
+    """Cut ids of 64 letters to the 12 by which the tools of containers show them, and UUIDs to the 8 by which rkt does."""
+    return _UUID.sub(rf"\1{ELLIPSIS}", _ID.sub(rf"\1{ELLIPSIS}", text))
 
 
 def cut(text: object, limit: int) -> str:

@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 from appc_hosts import World, manifest, served
 
+from labkit import ledger
 from labkit.appc import publishing
 from labkit.appc.keystore import Keystore
 from labkit.appc.publishing import Signer
 from labkit.appc.store import Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_no_lab(own_state: Path) -> Iterator[None]:
+    """Remove at the end what pods outside of a lab share, their part of each hierarchy: the next run has another ledger."""
+    yield
+    ledger.undo()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from subprocess import DEVNULL, PIPE
 
 import pexpect
 import pytest
-from trial_pods import Trial, said, until
+from trial_pods import AFTER, FIRST, Trial, said, until
 
 from labkit import ledger
 from labkit.appc import aci, claims
@@ -127,13 +127,17 @@ def test_the_code_is_that_of_the_app_that_fails(rkt: Rkt) -> None:
         "--net=none",
         rkt.image,
         "--name=one",
-        "--exec=/bin/true",
+        "--exec=/bin/sh",
+        "--",
+        "-c",
+        f"{FIRST}exit 0",
+        "---",
         rkt.image,
         "--name=two",
         "--exec=/bin/sh",
         "--",
         "-c",
-        "sleep 0.2; exit 3",
+        f"{AFTER}exit 3",
     ]
     rkt("run", *words, code=3)
     rows = rkt.rows()
@@ -273,7 +277,7 @@ def test_an_image_is_run_by_its_name_once_it_is_in_the_store_also_while_it_is_re
 def test_a_run_that_is_killed_at_any_moment_leaves_what_gc_collects_whole(rkt: Rkt, seed: int) -> None:
     rkt("fetch", rkt.image)
     process = subprocess.Popen(rkt.argv("run", "--port=80-tcp:8080", "example.com/box:1"), stdout=DEVNULL, stderr=DEVNULL)
-    time.sleep(random.Random(seed).uniform(0.4, 3.5))
+    time.sleep(random.Random(seed).uniform(0.4, 3.5))  # no state is waited for: every moment counts
     process.send_signal(signal.SIGKILL)
     process.wait()
     pods = rkt.pods.all()

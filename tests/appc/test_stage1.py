@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from trial_pods import Trial, interleaved, isolator, main, processes_of, said, until
+from trial_pods import AFTER, FIRST, Trial, heard, interleaved, isolator, main, processes_of, said, until
 
-from labkit.appc import enter, init, stage1
+from labkit.appc import cgroups, enter, init, stage1
 from labkit.appc.enter import UNKNOWN_APP
+from labkit.appc.pod import Pod
 from labkit.errors import LabError
 from labkit.kernel.cgroups import hierarchies
+from labkit.kernel.cgroups.members import stat_fields
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_the_code_of_a_run_is_the_apps(trial: Trial, app: dict[str, object], cod
 
 
 def test_of_two_apps_the_one_that_fails_gives_the_code(trial: Trial) -> None:
-    pod = trial.pod({"one": sh("exit 0"), "two": sh("sleep 0.2; exit 3")})
+    pod = trial.pod({"one": sh(f"{FIRST}exit 0"), "two": sh(f"{AFTER}exit 3")})
     assert trial.run(pod).returncode == 3
     assert pod.exit_codes == {"one": 0, "two": 3}
 
@@ -62,7 +64,7 @@ def test_an_app_that_fails_stops_the_pod_and_one_that_succeeds_does_not(trial: T
     pod = trial.pod({"one": sh("exit 7"), "two": sh("trap 'echo told; exit 0' TERM; while :; do sleep 0.1; done")})
     done = trial.run(pod)
     assert (done.returncode, pod.exit_codes["one"]) == (7, 7)
-    pod = trial.pod({"one": sh("exit 0"), "two": sh("sleep 0.3; echo still here")})
+    pod = trial.pod({"one": sh(f"{FIRST}exit 0"), "two": sh(f"{AFTER}echo still here")})
     assert interleaved(trial.run(pod).stdout.splitlines(), "two") == ["still here"]
 
 
@@ -78,7 +80,9 @@ def test_what_an_app_leaves_behind_ends_with_it(trial: Trial) -> None:
 
 
 def test_orphans_are_waited_for(trial: Trial) -> None:
-    assert trial.sh("for i in 1 2 3; do (sleep 0 &); done; sleep 0.3; ps -o stat,comm | grep -c '^Z' || :") == ["0"]
+    orphans = "for i in 1 2 3; do (sleep 0 & echo $! >> /tmp/pids); done"
+    gone = "for pid in $(cat /tmp/pids); do while [ -d /proc/$pid ]; do sleep 0.02; done; done"  # one that nobody waits for stays
+    assert trial.sh(f"{orphans}; {gone}; wc -l < /tmp/pids") == ["3"]
 
 
 def test_the_output_says_when_and_by_whom(trial: Trial) -> None:
@@ -94,7 +98,8 @@ def test_the_output_says_when_and_by_whom(trial: Trial) -> None:
 
 
 def test_apps_share_namespaces_and_have_roots_of_their_own(trial: Trial) -> None:
-    look = "for n in pid net ipc uts mnt cgroup; do readlink /proc/self/ns/$n; done; hostname; touch /mine; ls -d /mine; sleep 0.5"
+    look = "for n in pid net ipc uts mnt cgroup; do readlink /proc/self/ns/$n; done; hostname; touch /mine; ls -d /mine"
+    look += "; touch /dev/shm/$AC_APP_NAME; until [ -e /dev/shm/one ] && [ -e /dev/shm/two ]; do sleep 0.02; done"
     done = trial.run(pod := trial.pod({"one": sh(look), "two": sh(look)}))
     one, two = (interleaved(done.stdout.splitlines(), name) for name in ("one", "two"))
     assert one[:4] == two[:4]
@@ -256,16 +261,24 @@ def test_an_isolator_that_nobody_knows_is_reported(trial: Trial) -> None:
     assert done.stderr.strip() == "stage1: warning: pod: isolator example.com/new is unknown, and ignored"
 
 
+@pytest.mark.parametrize("net", ["host", "none"])
+def test_a_prepared_port_that_can_lead_nowhere_is_named(trial: Trial, net: str) -> None:
+    web = {"name": "web", "protocol": "tcp", "port": 80}
+    done = trial.run(trial.pod({"main": sh("echo ran")}, ports=[{"name": "web", "hostPort": 8080, "podPort": web}]), net)
+    assert (done.returncode, said(done.stdout)) == (0, ["ran"]), done.stderr
+    assert f"stage1: warning: ports of the pod (web) lead nowhere with '{net}' networking" in done.stderr.splitlines()
+
+
 # --- running pods ---
 
 
 def test_a_stop_asks_and_a_forced_one_does_not(trial: Trial) -> None:
-    script = "trap 'echo bye; exit 5' TERM; while :; do sleep 0.05; done"
+    script = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done"
     handler = [{"name": "post-stop", "exec": ["/bin/echo", "after"]}]
     for force, code, lines in ((False, 5, ["bye", "after"]), (True, 137, [])):
         pod = trial.pod({"main": sh(script, eventHandlers=handler)})
         process = trial.start(pod, stdout=subprocess.PIPE)
-        time.sleep(0.3)  # the trap is the shell's own affair
+        assert heard(process) == "up"
         stage1.stop(pod, force=force)
         output, _ = process.communicate(timeout=30)
         assert (process.returncode, said(output)) == (code, lines)
@@ -275,22 +288,24 @@ def test_a_stop_asks_and_a_forced_one_does_not(trial: Trial) -> None:
 
 
 def test_who_does_not_listen_is_killed_after_a_while(trial: Trial) -> None:
-    pod = trial.pod({"main": sh("trap '' TERM; while :; do sleep 0.1; done")})
-    process = trial.start(pod)
-    time.sleep(0.5)
+    pod = trial.pod({"main": sh("trap '' TERM; echo up; while :; do sleep 0.1; done")})
+    process = trial.start(pod, stdout=subprocess.PIPE)
+    assert heard(process) == "up"
     begin = time.monotonic()
     stage1.stop(pod)
-    assert process.wait(30) == signal.SIGKILL
+    process.communicate(timeout=30)
+    assert process.returncode == signal.SIGKILL
     assert time.monotonic() - begin >= init.GRACE - 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_supervisor_stops_the_pod(trial: Trial, number: int) -> None:
-    pod = trial.pod({"main": sh("trap 'exit 5' TERM; while :; do sleep 0.05; done")})
-    process = trial.start(pod, "none")
-    time.sleep(0.3)
+    pod = trial.pod({"main": sh("trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done")})
+    process = trial.start(pod, "none", stdout=subprocess.PIPE)
+    assert heard(process) == "up"
     process.send_signal(number)
-    assert process.wait(30) == 5
+    process.communicate(timeout=30)
+    assert process.returncode == 5
     assert not Path(f"/run/netns/rkt-{pod.uuid}").exists()
 
 
@@ -320,7 +335,7 @@ def test_a_supervisor_may_be_killed_at_any_moment(trial: Trial, net: str) -> Non
     for part in range(1, 11):
         pod = trial.pod({"main": sh("sleep 1000"), "other": sh("sleep 1000")})
         process = subprocess.Popen(trial.argv(pod, net, "m"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(whole * part / 10)
+        time.sleep(whole * part / 10)  # no state is waited for: every moment counts
         process.kill()
         process.wait()
         until(lambda pod=pod: pod.state == "exited" and not processes_of(pod))
@@ -367,6 +382,14 @@ def test_enter(trial: Trial) -> None:
         enter.enter(pod, "main")
 
 
+def foreground(pod: Pod) -> str | None:
+    """Return the name of the leader of the foreground process group on the terminal of a pod's app; None while there is none."""
+    group = cgroups.of(pod)
+    shells = [stat_fields(pid) for pid in group.child("main").procs()] if group else []
+    leader = int(shells[0][5]) if shells and shells[0] else 0
+    return Path(f"/proc/{leader}/comm").read_text().strip() if leader > 0 else None
+
+
 def test_a_real_terminal(trial: Trial) -> None:
     pod = trial.pod({"main": main("/bin/sh", "-i")})
     argv = trial.argv(pod, flags="i")
@@ -376,13 +399,11 @@ def test_a_real_terminal(trial: Trial) -> None:
         shell.expect("/dev/console\r\n33 99\r\nis-one\r\n")
         shell.sendline("echo $((2 + 3))begun; sleep 1000")
         shell.expect("5begun\r\n")
-        time.sleep(0.3)  # until the shell has given the terminal to it
+        until(lambda: foreground(pod) not in (None, "sh"))
         shell.sendintr()
         shell.expect("# ")
         shell.setwinsize(20, 70)
-        time.sleep(0.2)
-        shell.sendline("stty size; exit 6")
-        shell.expect("20 70")
+        shell.sendline('until [ "$(stty size)" = "20 70" ]; do sleep 0.02; done; exit 6')
         shell.expect(pexpect.EOF)
     assert shell.exitstatus == 6
 

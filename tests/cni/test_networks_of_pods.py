@@ -65,13 +65,7 @@ def left(pod: str, tmp_path: Path) -> list[str]:
 
 def test_default_is_a_link_to_the_host_with_the_address_of_rkts(pod: str, tmp_path: Path) -> None:
     (info,) = up(pod, tmp_path)
-    assert (info.net_name, info.if_name, info.ip, info.mask, info.host_ip) == (
-        "default",
-        "eth0",
-        "172.16.28.2",
-        "255.255.255.0",
-        "172.16.28.1",
-    )
+    assert (info.net_name, info.if_name, info.ip, info.mask) == ("default", "eth0", "172.16.28.2", "255.255.255.0")
     assert networks.shown(networks.load(tmp_path / "pod")) == "default:ip4=172.16.28.2"
     assert (tmp_path / "pod/netns").read_text().strip() == str(pod_netns.path(pod))
     assert json.loads((tmp_path / "pod/net/99-default.conf").read_text())["type"] == "ptp"
@@ -260,7 +254,10 @@ def test_killed_at_any_moment_nothing_is_left(tmp_path: Path, owner: str) -> Non
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         collect(pod)
-        assert left(pod, tmp_path) == [], f"killed {4 * (number // 4)} ms after {sign}"
+        deadline = time.monotonic() + 5  # the kernel takes a network namespace down in a work queue, with the ends of its veths
+        while (there := left(pod, tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert there == [], f"killed {4 * (number // 4)} ms after {sign}"
         collect(pod)
 
 

@@ -39,12 +39,13 @@ OWN = {
     "nspawn": {"cgroup", "ipc", "mnt", "pid", "uts"},
     "podman": {"ipc", "mnt", "net", "pid", "uts"} | CGROUP,
     "podman-rootless": {"ipc", "mnt", "net", "pid", "user", "uts"} | CGROUP,
+    "rkt": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "runc": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
     "crun": {"cgroup", "ipc", "mnt", "net", "pid", "uts"},
 }
 """The namespaces that each runtime makes."""
 
-COPIES = {"cri", "crio", "docker", "incus", "lxd"}
+COPIES = {"cri", "crio", "docker", "incus", "lxd", "rkt"}
 """Runtimes that run a copy of the root directory, as an image; the others run the directory itself."""
 
 MAY_BE_ABSENT = {"crio", "incus"}
@@ -239,6 +240,7 @@ TOOLS = [
     ("nspawn", "systemd-nspawn"),
     ("podman", "podman"),
     ("podman-rootless", "podman"),
+    ("rkt", "python"),
     ("runc", "runc"),
 ]
 

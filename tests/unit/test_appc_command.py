@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,8 @@ def test_version_says_first_what_it_is(rkt) -> None:
         (["cat-manifest", "dead"], 254, 'cat-manifest: problem retrieving pod: no matches found for "dead"\n'),
         (["rm", "dead"], 254, 'rm: no matches found for "dead"\nrm: failed to remove one or more pods\n'),
         (["gc", "--grace-period=soon"], 254, 'gc: invalid duration "soon": such as 30m0s\n'),
+        (["run", "--net=host", "--port=80-tcp:8080", "a"], 254, "run: --port flag does not work with 'host' networking\n"),
+        (["run", "--net=none", "--port=80-tcp:8080", "a"], 254, "run: --port flag does not work with 'none' networking\n"),
         (["run", "--insecure-options=everything", "a"], 254, 'run: invalid argument "everything" for --insecure-options'),
     ],
 )
@@ -184,18 +187,29 @@ def test_a_pod_that_goes_while_it_is_listed_is_left_out(tmp_path: Path, monkeypa
 
 
 def test_a_real_rkt_is_run_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[object] = []
+    called: list[Any] = []
 
-    def execv(path: str, argv: list[str]) -> None:
-        called.extend([path, argv])
+    def execve(path: str, argv: list[str], environment: dict[str, str]) -> None:
+        called.extend([path, argv, environment])
         raise SystemExit(0)
 
     monkeypatch.setenv("LABKIT_RKT", "/opt/rkt/rkt")
     monkeypatch.setenv("RKT_DIR", "/lab/rkt")
-    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execve", execve)
     with pytest.raises(SystemExit):
         main(["list"])
-    assert called == ["/opt/rkt/rkt", ["/opt/rkt/rkt", "--dir=/lab/rkt", "list"]]
+    path, argv, environment = called
+    assert (path, argv) == ("/opt/rkt/rkt", ["/opt/rkt/rkt", "--dir=/lab/rkt", "list"])
+    assert "LABKIT_RKT" not in environment  # a program that leads back here ends in this executor, not in a circle
+
+
+def test_a_real_rkt_that_cannot_be_run_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "rkt").write_text("no program")
+    for real, why in ((tmp_path / "nowhere", "No such file or directory"), (tmp_path / "rkt", "Permission denied")):
+        monkeypatch.setenv("LABKIT_RKT", str(real))
+        with pytest.raises(SystemExit) as end:
+            main(["version"])
+        assert (end.value.code, capsys.readouterr().err) == (254, f"rkt: LABKIT_RKT={real}: {why}\n")
 
 
 def test_the_door_of_a_lab_knows_its_directories(tmp_path: Path) -> None:

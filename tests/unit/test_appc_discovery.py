@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from labkit.appc.discovery import KEYS, AppName, DiscoveryError, Endpoint, Tag, endpoints, endpoints_of, keys, tags
-from labkit.appc.fetch import insecure_options
+from labkit.appc.options import insecure_options
 from labkit.appc.web import Web, WebError, split
 from labkit.errors import LabError
 

@@ -107,15 +107,11 @@ def test_files_are_written_whole_and_read_where_they_are(pods: Pods) -> None:
     pod.write("status/etcd", "0")
     pod.write("status/sh", "203")
     pod.write("status/torn", "")
-    pod.write("net-info.json", '[{"netName": "default", "ip": "172.16.28.2"}]')
     assert pod.pid == 4242
     assert pod.exit_codes == {"etcd": 0, "sh": 203}
-    assert pod.networks == [{"netName": "default", "ip": "172.16.28.2"}]
     assert pod.read("nothing") is None
-    assert sorted(os.listdir(pod.directory)) == ["net-info.json", "pid", "pod-created", "status"]
+    assert sorted(os.listdir(pod.directory)) == ["pid", "pod-created", "status"]
     assert abs((pod.since("pod-created") or 0) - time.time()) < 60
-    pod.write("net-info.json", '[{"netNa')
-    assert pod.networks == []
 
 
 def test_settings_are_kept_beside_the_manifest(pods: Pods) -> None:

@@ -21,6 +21,10 @@ SAME = [
     ("127.0.0.1:37537/nginx", "127.0.0.1:42653/nginx"),
     ("dial tcp: lookup a.invalid on 10.0.2.3:53: no such host", "dial tcp: lookup a.invalid on [::1]:53: read udp: connection refused"),
     ("layer 1  1.1 MB", "layer 1  976.3 kB"),
+    (f"sha512-{'0a' * 16}", f"sha512-{'1b' * 32}"),
+    ("gpg key fingerprint is: E788 4549 20CE D5C9 5237  CD58 39CD 6EEE CEAD 234A", f"gpg key fingerprint is:{' 0A1B' * 10}"),
+    ("[ 3931.297] nginx[5]: it runs", "[391931.003] nginx[17]: it runs"),
+    ("etcd 3.5.16 of Debian 13", "etcd 3.5.16+ds1-1 of Debian 13"),
     ("29628611 bytes of digest", "31 bytes of digest"),
     ("312 names compared", "1,297 names compared"),
     (f"tar \\\n    /{'0a' * 20}\n    ↪ {'1b' * 12} \\\n        -C x", f"tar \\\n    /{'2c' * 28}\n    ↪ {'3d' * 4} -C x"),
@@ -55,6 +59,9 @@ SAME = [
     ('"runtime_version": "1.6.20~ds1",', '"runtime_version": "1.7.24~ds1",'),
     ("/var/lib/labkit/docker/overlay2/0f0d5c7687a4…/merged", "/var/lib/docker/overlay2/123456789012…/merged"),
     ("pid    5  a\n--------", "pid  12345  a\n------------"),
+    ('"6f4a2c11-0d3e-4b57-9a66-0c1d2e3f4a5b"', '"11111111-2222-4333-9444-555555555555"'),
+    ("sha512-0123456789ab", f"sha512-{'c' * 32}"),
+    ("default:ip4=172.16.28.2", "default:ip4=172.16.28.17"),
 ]
 SAME += [
     ("busybox     4242      paused    /b   2026-11-28T13:39:14.1Z   root", "busybox  17  paused  /b  2026-11-28T13:40:14.25Z  root"),

@@ -193,6 +193,7 @@ def test_a_network_namespace_without_a_name_is_shown_by_the_process_of_the_lab_i
 DOCKER_ID = "25f05c582d39d42ecbfcc1f789e45edfcf3b4bf7047aa24eee282072625c77c8"
 SHIM = ProcessState(90, 1, "containerd-shim", start=900, state="S", namespaces=HOST, cgroups={"": "/"})
 INSIDE = {**HOST, "pid": 13, "net": 12, "cgroup": 14}
+POD = "/lab-6.3/rkt-6f4a2c11-0d3e-4b57-9a66-0c1d2e3f4a5b"
 FIRST = ProcessState(91, 90, "sleep", start=910, state="S", namespaces=INSIDE, cgroups={"": f"/docker/{DOCKER_ID}"})
 ITS_NET = NamespaceState("net", 12, (91,), f"/run/docker/netns/{DOCKER_ID[:12]}")
 
@@ -246,7 +247,9 @@ def test_a_container_that_a_person_starts_with_runc_is_told_by_its_process_and_i
     assert not diff(cgroups(), cgroups(("", "/lab-6.1/runc", {}), ("", "/lab-6.1/runc/.typed", {})))
 
 
-@pytest.mark.parametrize("path", ["/docker", f"/docker/{DOCKER_ID}", f"/machine/libpod-{DOCKER_ID}/container", "/kubepods/burstable/pod1"])
+@pytest.mark.parametrize(
+    "path", ["/docker", f"/docker/{DOCKER_ID}", f"/machine/libpod-{DOCKER_ID}/container", "/kubepods/burstable/pod1", POD, f"{POD}/web"]
+)
 def test_where_an_engine_keeps_a_container_is_in_its_xray(path):
     assert not diff(cgroups(), cgroups(("", path, {"pids.max": "5"})))
 

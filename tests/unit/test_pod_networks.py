@@ -88,19 +88,6 @@ def test_ports_lead_through_the_first_network_that_masquerades_else_the_last() -
         networks.forwardable([])
 
 
-@pytest.mark.parametrize(("text", "found"), [("80-tcp:8080", ("80-tcp", "", 8080)), ("http:127.0.0.1:65535", ("http", "127.0.0.1", 65535))])
-def test_the_word_of_port(text: str, found: tuple[str, str, int]) -> None:
-    assert ports.parse_port(text) == found
-
-
-@pytest.mark.parametrize(
-    "text", ["http", "http:", ":80", "http:0", "http:65536", "http:x", "http:a.b:80", "http:1.2.3:80", "http:-1", "http:²"]
-)
-def test_a_word_that_is_no_port_is_refused(text: str) -> None:
-    with pytest.raises(PortError):
-        ports.parse_port(text)
-
-
 def manifest(exposed: list[dict], app_ports: list[dict]) -> PodManifest:
     app = {"exec": ["/bin/sh"], "user": "0", "group": "0", "ports": app_ports}
     apps = [{"name": "web", "image": {"id": "sha512-" + "0" * 128}, "app": app}]

@@ -158,6 +158,9 @@ def test_a_cgroup_out_of_sight_has_no_directory(machine):
     assert found.limits == ()
 
 
+POD = "f20ade66-1b2c-4d5e-8f90-0123456789ab"
+
+
 @pytest.mark.parametrize(
     ("path", "names"),
     [
@@ -176,6 +179,8 @@ def test_a_cgroup_out_of_sight_has_no_directory(machine):
         ("/lab-2.1/processes/clock", ["clock"]),
         ("/lab-6.1/runc/busybox", ["busybox"]),
         ("/lab-6.1/runc/.typed", []),
+        (f"/lab-8.2/rkt-{POD}/nginx", [f"{POD[:8]}/nginx", "nginx"]),
+        (f"/lab-8.2/rkt-{POD}/_stage1", [POD, POD[:8]]),
         ("/user.slice/user-0.slice/session-3.scope", []),
         ("/", []),
     ],
@@ -259,8 +264,15 @@ WEB = Xray(
         (RouteState("default", "10.88.0.1", "eth0"),),
         (
             Way(
-                "eth0", "veth0", "host", "podman0", ("10.88.0.1/16",), "ens3", "192.0.2.1",
-                masquerade=("ip saddr 10.88.0.0/16 masquerade",), forwards=True,
+                "eth0",
+                "veth0",
+                "host",
+                "podman0",
+                ("10.88.0.1/16",),
+                "ens3",
+                "192.0.2.1",
+                masquerade=("ip saddr 10.88.0.0/16 masquerade",),
+                forwards=True,
             ),
         ),
         (PortMapping("tcp", "", "8080", "10.88.0.2", "80", "nft"),),

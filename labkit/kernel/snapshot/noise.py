@@ -50,6 +50,7 @@ CGROUPS = re.compile(
     r"|^/docker(?:/[0-9a-f]{64})?$|/kubepods(?:/|$)|^/libpod_parent(?:/|$)"  # and where the engines keep theirs
     r"|/(?:docker|libpod|crio|cri-containerd)-[0-9a-f]{64}(?:/|$)|/lab(?:-[^/]+)?/containerd\."
     r"|/lab(?:-[^/]+)?/docker(?:/|$)"  # also those of a lab's own daemon
+    r"|/lab(?:-[^/]+)?/rkt-[0-9a-f-]{36}(?:/|$)"  # and where rkt keeps a pod and its apps, in each hierarchy
     r"|/lab(?:-[^/]+)?/runc/\.typed$"  # and where runc itself runs
     r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
 )

@@ -11,6 +11,7 @@ from labkit.kernel.xray.machine import Machine, read
 from labkit.kernel.xray.records import Member
 
 _ID = r"[0-9a-f]{64}"
+_SHORT, _REST = r"[0-9a-f]{8}", r"[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _CGROUPS = (
     re.compile(rf"/(?:docker|libpod|crio|cri-containerd|nerdctl|buildah)-({_ID})\.scope(?:/|$)"),
     re.compile(rf"/(?:docker|libpod|libpod_parent|kubepods[^/]*|garden|machine\.slice)(?:/[^/]+)*/(?:libpod-)?({_ID})(?:/|$)"),
@@ -20,6 +21,10 @@ _CGROUPS = (
     re.compile(r"/lxc/([^/]+)"),
     re.compile(r"/machine\.slice/machine-([^/]+)\.scope"),
     re.compile(r"/lab-[^/]+/runc/([^./][^/]*)"),
+    re.compile(rf"/rkt-({_SHORT})-{_REST}/([^/_][^/]*)"),  # an app of a pod, with the pod and without
+    re.compile(rf"/rkt-{_SHORT}-{_REST}/([^/_][^/]*)"),
+    re.compile(rf"/rkt-({_SHORT}-{_REST})/_"),
+    re.compile(rf"/rkt-({_SHORT})-{_REST}/_"),
     re.compile(rf"/lab-[^/]+/{TRACKERS}/([^/]+)"),
 )
 """Where cgroup paths name a container; the lab's own processes among them."""
@@ -85,7 +90,7 @@ def _by_cgroup(member: Member, machine: Machine) -> Iterator[str]:
         path = line.split(":", 2)[2]
         for pattern in _CGROUPS:
             if match := pattern.search(path):
-                yield match[1].replace("\\x2d", "-")
+                yield "/".join(match.groups()).replace("\\x2d", "-")
 
 
 def _by_monitor(member: Member, machine: Machine) -> Iterator[str]:

@@ -17,7 +17,8 @@ MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container", "/run/ho
 """Files that a program which starts containers leaves in them."""
 
 _SAYS = re.compile(
-    r"docker|libpod|crio|containerd|kubepods|buildah|lxc|lxd|incus|machine\.slice|payload|nspawn|/lab-[\d.]+/|[0-9a-f]{64}", re.IGNORECASE
+    r"docker|libpod|crio|containerd|kubepods|buildah|lxc|lxd|incus|machine\.slice|payload|nspawn|/rkt-|/lab-[\d.]+/|[0-9a-f]{64}",
+    re.IGNORECASE,
 )
 _LONGEST = 400
 
