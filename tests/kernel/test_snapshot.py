@@ -3,12 +3,13 @@
 import subprocess
 import sys
 import threading
+import uuid
 
 import pytest
 
 from labkit import ledger
 from labkit.kernel import processes
-from labkit.kernel.cgroups import Cgroup
+from labkit.kernel.cgroups import Cgroup, hierarchies
 from labkit.kernel.snapshot import diff, snapshot
 from labkit.kernel.state import Change
 
@@ -284,3 +285,16 @@ def test_a_name_outlives_the_notebook_that_gave_it(lab):
     processes.start(["sleep", "100"], name="clock")
     code = "from labkit.kernel.snapshot import snapshot; print([each.name for each in snapshot().processes if each.name])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "['clock']\n"
+
+
+def test_a_process_of_a_pod_has_the_name_of_who_runs_it_also_where_it_left_the_place_of_that_one(lab):
+    """In v2 a process is in one cgroup: in that of the pod, and no more in that by which the lab knows it."""
+    shell = processes.start(["sh", "-c", "sleep 1000 & wait"], name="store")
+    (place,) = [each.path for each in snapshot().cgroups if each.hierarchy == "" and shell.pid in each.pids]
+    pod = hierarchies().unified / place.lstrip("/").partition("/")[0] / f"rkt-{uuid.uuid4()}"
+    pod.mkdir()
+    app = int(sh(f"pgrep --parent {shell.pid}"))
+    (pod / "cgroup.procs").write_text(str(app))
+    assert {each.pid: each.name for each in snapshot().processes if each.name} == {shell.pid: "store", app: "store"}
+    shell.kill()
+    pod.rmdir()

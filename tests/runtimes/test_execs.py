@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,16 @@ def lineage(found: Followed, pid: int) -> list[int]:
 
 
 def test_docker_run_goes_from_the_client_over_two_daemons_the_shim_and_runc_to_the_process(services: Places):
-    found = followed("docker", "-H", f"unix://{services.docker}", "run", "--rm", "busybox", "true")
+    found = followed("docker", "-H", f"unix://{services.docker}", "run", "--rm", "busybox", "sleep", "1")
     programs = [program for program in found.programs if program]
-    for earlier, later in [("docker", "containerd-shim-runc-v2"), ("containerd-shim-runc-v2", "runc"), ("runc", "true")]:
+    for earlier, later in pairwise(["docker", "containerd-shim-runc-v2", "runc", "sleep"]):
         assert programs.index(earlier) < programs.index(later)
     assert calls(found)[:2] == [("docker", str(services.docker)), ("dockerd", str(services.containerd))]
-    process = next(event.pid for event in found.record.events if event.what == "exec" and event.argv == ("true",))
+    process = next(event.pid for event in found.record.events if event.what == "exec" and event.argv == ("sleep", "1"))
     names = [found.record.roots.get(pid) for pid in lineage(found, process)]
     assert names[-1] == "containerd"  # it has started the shim; the client and dockerd have forked nothing of it
     assert "calls itself runc:[2:INIT]" in str(found)
-    assert "becomes true" in str(found)
+    assert "becomes sleep" in str(found)
 
 
 @pytest.mark.usefixtures("services")

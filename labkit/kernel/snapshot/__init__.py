@@ -7,7 +7,8 @@ which cgroup is known from those, so that of a process that is not a lab's one s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -43,7 +44,7 @@ def snapshot(proc: str | Path = "/proc", *, here: Hierarchies | None = None) -> 
         cgroups=cgroups,
         mounts=mountinfo(proc=Path(proc)),
         networks=network_state.states(namespaces, proc=Path(proc)),
-        processes=tuple(_processes(str(proc), namespaces, cgroups)),
+        processes=tuple(_named(list(_processes(str(proc), namespaces, cgroups)))),
     )
 
 
@@ -64,6 +65,21 @@ def _processes(proc: str, namespaces: Iterable[NamespaceState], cgroups: Iterabl
             found = _other_process(proc, pid, kinds[pid], paths[pid])
         if found is not None:
             yield found
+
+
+def _named(found: Sequence[ProcessState]) -> Iterator[ProcessState]:
+    """Give the processes of a pod the name of who runs it: in v2 they have left the place by which a lab knows them for the pod's."""
+    by_pid = {each.pid: each for each in found}
+    for each in found:
+        yield replace(each, name=_inherited(each, by_pid)) if noise.is_of_a_pod(each) and not each.name else each
+
+
+def _inherited(child: ProcessState, by_pid: Mapping[int, ProcessState]) -> str:
+    """Return the name of the nearest ancestor that has one."""
+    above: ProcessState | None = child
+    while above and not above.name:
+        above = by_pid.get(above.ppid)
+    return above.name if above else ""
 
 
 def _lab_process(proc: str, pid: int, name: str) -> ProcessState | None:

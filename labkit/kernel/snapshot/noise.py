@@ -44,13 +44,16 @@ BY_DEFAULT_OF_THE_ENGINE = frozenset(("cgroup",))
 PAYLOAD = re.compile(r"/(?:lxc\.payload\.|machine-)([^/]+?)(?:\.scope)?(?:/|$)")
 """The cgroup that a runtime makes for a container, with the container's name."""
 
+POD = re.compile(r"/lab(?:-[^/]+)?/rkt-[0-9a-f-]{36}(?:/|$)")
+"""Where rkt keeps a pod and its apps, in each hierarchy."""
+
 CGROUPS = re.compile(
     r"\.(?:slice|scope|service|mount|socket|swap)(?:/|$)"  # systemd's: units come and go by themselves
     r"|/lxc\.(?:payload|monitor)\.|/lxc\.pivot(?:/|$)|/lab(?:-[^/]+)?/lxc(?:-unprivileged)?\."  # where LXC keeps a container: in its X-ray
     r"|^/docker(?:/[0-9a-f]{64})?$|/kubepods(?:/|$)|^/libpod_parent(?:/|$)"  # and where the engines keep theirs
     r"|/(?:docker|libpod|crio|cri-containerd)-[0-9a-f]{64}(?:/|$)|/lab(?:-[^/]+)?/containerd\."
     r"|/lab(?:-[^/]+)?/docker(?:/|$)"  # also those of a lab's own daemon
-    r"|/lab(?:-[^/]+)?/rkt-[0-9a-f-]{36}(?:/|$)"  # and where rkt keeps a pod and its apps, in each hierarchy
+    rf"|{POD.pattern}"  # and where rkt keeps its pods
     r"|/lab(?:-[^/]+)?/runc/\.typed$"  # and where runc itself runs
     r"|/lab(?:-[^/]+)?/processes(?:/|$)"  # where the lab keeps a process so that it can be ended: the process itself is shown
 )
@@ -132,6 +135,11 @@ ENDED = frozenset("ZX")
 def cleans_up(process: ProcessState) -> bool:
     """Return whether a process clears away after a container that has ended."""
     return process.comm == CLEANER[0] and CLEANER[1] in process.argv
+
+
+def is_of_a_pod(process: ProcessState) -> bool:
+    """Return whether a process runs in a pod of rkt, by its cgroups."""
+    return any(POD.search(path) for path in process.cgroups.values())
 
 
 def is_lab_process(process: ProcessState) -> bool:
