@@ -21,8 +21,10 @@ _ROUNDS = 12
 
 def pods(room: Path, _limits: Path) -> list[Result]:
     """Compare the runs of `true`, by every engine that works here."""
+    from labkit.host.services.places import environment
     from labkit.runtimes import find, rootfs
 
+    os.environ.update(environment())  # with it podman sets no limit that this machine refuses
     root = rootfs.unpack(room / "root", "busybox")
     tar = room / "root.tar"
     said("tar", "--create", "--file", str(tar), "--directory", str(root), ".")
