@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -26,6 +27,7 @@ from labkit.runtimes import ours
 from labkit.runtimes.container import Container, State, running
 
 _PATIENCE = 10.0  # seconds in which a process that was killed has ended
+_FREEZE_SECONDS = 10.0
 _STATES: tuple[State, ...] = ("creating", "created", "running", "paused", "stopped")
 
 
@@ -206,13 +208,21 @@ class Lifecycle:
             trace.record(f'until {self._typed("state", name)} | grep -q \'"status": "stopped"\'; do sleep 0.1; done')
 
     def pause(self, name: str) -> None:
-        """Freeze all its processes.
+        """Freeze all its processes, and return once they are.
 
         Shell:
             runc pause NAME
+        Raises:
+            LabError: they are not in time.
         """
         self._entry(name)
         self._do("pause", name)
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        with trace.silent():
+            while self.state(name)["status"] != "paused":  # crun returns once the kernel was told
+                if time.monotonic() > deadline:
+                    raise LabError(f"{name} is not frozen after {_FREEZE_SECONDS:g} s")
+                time.sleep(0.01)
 
     def resume(self, name: str) -> None:
         """Let its processes go on.
