@@ -26,8 +26,7 @@ from labkit.runtimes import bundle as bundles
 from labkit.runtimes import ours
 from labkit.runtimes.container import Container, State, running
 
-_PATIENCE = 10.0  # seconds in which a process that was killed has ended
-_FREEZE_SECONDS = 10.0
+_PATIENCE = 10.0  # seconds in which a process that was killed has ended, and one that was paused is frozen
 _STATES: tuple[State, ...] = ("creating", "created", "running", "paused", "stopped")
 
 
@@ -217,11 +216,11 @@ class Lifecycle:
         """
         self._entry(name)
         self._do("pause", name)
-        deadline = time.monotonic() + _FREEZE_SECONDS
+        deadline = time.monotonic() + _PATIENCE
         with trace.silent():
             while self.state(name)["status"] != "paused":  # crun returns once the kernel was told
                 if time.monotonic() > deadline:
-                    raise LabError(f"{name} is not frozen after {_FREEZE_SECONDS:g} s")
+                    raise LabError(f"{name} is not frozen after {_PATIENCE:g} s")
                 time.sleep(0.01)
 
     def resume(self, name: str) -> None:

@@ -153,13 +153,13 @@ def test_an_image_that_is_not_there_is_told_in_the_servers_words(client: Client,
 def test_a_container_that_exits_has_its_code_its_reason_and_its_log(client: Client, label: dict[str, str], tmp_path: Path):
     config = pods.pod(label, tmp_path)
     sandbox = client.run_pod(config)
-    long = "head -c 40000 /dev/zero | tr '\\0' x; echo; printf unfinished; exit 7"
+    long = "sleep 1; head -c 40000 /dev/zero | tr '\\0' x; echo; printf unfinished; exit 7"
     made = client.create(sandbox, container(label, long), config)
     client.start(made)
     wait_for(lambda: client.container(made)["state"] == "CONTAINER_EXITED")
     ended = client.container(made)
     assert (ended["exit_code"], ended["reason"]) == (7, "Error")
-    assert int(ended["started_at"]) > 0 < int(ended["finished_at"])  # in this order where it lives longer than the call that starts it
+    assert int(ended["finished_at"]) >= int(ended["started_at"]) > 0  # of one that lives longer than the call that starts it
     assert [line.text for line in logs.read(Path(ended["log_path"]))] == ["x" * 40000, "unfinished"]
     with pytest.raises(CallError, match=r"ExecSync: UNKNOWN: .*CONTAINER_EXITED"):
         client.exec(made, ["true"])

@@ -24,6 +24,7 @@ NETNS_RUN = "/run/netns"
 _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 29, 8
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _SETTLE_SECONDS = 3.0
+"""In which the kernel takes down the namespaces that a cell has left, also several of them on an emulated processor."""
 
 
 @dataclass

@@ -44,7 +44,7 @@ def snapshot(proc: str | Path = "/proc", *, here: Hierarchies | None = None) -> 
         cgroups=cgroups,
         mounts=mountinfo(proc=Path(proc)),
         networks=network_state.states(namespaces, proc=Path(proc)),
-        processes=tuple(_named(list(_processes(str(proc), namespaces, cgroups)))),
+        processes=tuple(_with_pods_named(list(_processes(str(proc), namespaces, cgroups)))),
     )
 
 
@@ -67,7 +67,7 @@ def _processes(proc: str, namespaces: Iterable[NamespaceState], cgroups: Iterabl
             yield found
 
 
-def _named(found: Sequence[ProcessState]) -> Iterator[ProcessState]:
+def _with_pods_named(found: Sequence[ProcessState]) -> Iterator[ProcessState]:
     """Give the processes of a pod the name of who runs it: in v2 they have left the place by which a lab knows them for the pod's."""
     by_pid = {each.pid: each for each in found}
     for each in found:
