@@ -133,7 +133,8 @@ def test_the_page_keeps_what_it_says_of_another_kind_of_machine():
 
 def begun(*names: str) -> subprocess.Popen[str]:
     """Start `labkit compare` and return once it has its first container."""
-    argv = [sys.executable, "-m", "labkit", "compare", *names]
+    interruptible = ["env", "--default-signal=INT"]  # of a shell's background it would be ignored
+    argv = [*interruptible, sys.executable, "-m", "labkit", "compare", *names]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     deadline = time.monotonic() + 20
     while not any("container" in entry.kind for entry in ledger.live(comparison.OWNER)):

@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -220,3 +222,28 @@ def test_an_error_in_a_namespace_thread_comes_back_to_its_caller():
     with pytest.raises(ZeroDivisionError):
         netlink.in_thread(lambda: 1 // 0)
     assert netlink.in_thread(lambda: 7) == 7
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+from labkit.kernel.network import netlink
+signal.signal(signal.SIGINT, signal.default_int_handler)
+done = []
+def work():
+    begun.set()
+    time.sleep(0.3)
+    done.append(1)
+    {then}
+begun = threading.Event()
+threading.Thread(target=lambda: (begun.wait(), time.sleep(0.1), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+try:
+    netlink.in_thread(work)
+except KeyboardInterrupt:
+    print("interrupted after", len(done))
+"""
+
+
+@pytest.mark.parametrize("then", ["", "1 // 0"])
+def test_an_interrupt_waits_for_the_end_of_the_thread_and_is_not_lost(then):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED.format(then=then)], capture_output=True, text=True, check=True)
+    assert done.stdout == "interrupted after 1\n"

@@ -210,25 +210,29 @@ def in_thread(function: Callable[[], _Result]) -> _Result:
     """Call a function in a thread of its own, wait for its end, and return or raise what it did."""
     results: list[_Result] = []
     errors: list[BaseException] = []
+    ended = threading.Event()  # join() takes a thread for ended when it is interrupted (bpo-45274)
 
     def call() -> None:
         try:
             results.append(function())
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=call, name="network namespace", daemon=True)
     thread.start()
     interrupt: KeyboardInterrupt | None = None
-    while thread.is_alive():
+    while not ended.is_set():
         try:
-            thread.join()
+            ended.wait()
         except KeyboardInterrupt as error:  # half an operation would be unknown to the ledger
             interrupt = error
-    if errors:
-        raise errors[0]
+    thread.join()
     if interrupt:
         raise interrupt
+    if errors:
+        raise errors[0]
     return results[0]
 
 
