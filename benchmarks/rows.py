@@ -155,6 +155,7 @@ netns delete bench1
 netns delete bench2"""
 """The order of the course, for ip(8), one process a line."""
 
+
 def network(_: Path, limits: Path) -> list[Result]:
     """Compare ways to make two network namespaces joined by a veth pair with addresses, up, and to delete them."""
     from labkit.kernel import network as net
@@ -218,6 +219,37 @@ def _settled(work: Callable[[], object]) -> Contestant:
         return seconds
 
     return once
+
+
+def network_states(_: Path, _limits: Path) -> list[Result]:
+    """Compare reading the links, addresses and routes of fifty network namespaces with the bare dumps of them."""
+    from labkit.kernel import network as net
+    from labkit.kernel.network import netlink
+
+    names = [f"fifty{number}" for number in range(50)]
+    for name in names:
+        said("ip", "netns", "add", name)
+    opened = []
+    try:
+        for one, other in zip(names[::2], names[1::2], strict=True):
+            said("ip", "link", "add", "eth0", "netns", one, "type", "veth", "peer", "name", "eth0", "netns", other)
+        opened = [netlink.within(f"/run/netns/{name}", netlink.NetlinkSocket) for name in names]
+
+        def dumps() -> None:
+            for route in opened:
+                for kind, size in ((netlink.RTM_GETLINK, 16), (netlink.RTM_GETADDR, 8), (netlink.RTM_GETROUTE, 12)):
+                    route.dump(kind, bytes(size))
+
+        reason = "the dumps go by sockets that are open already, and nothing of them is understood"
+        return [alternate(Row("links, addresses and routes of 50 network namespaces", 17, "the dumps alone", reason=reason), {
+            "labkit": timed(lambda: net.states(namespaces=())),
+            "the dumps alone": timed(dumps),
+        })]  # fmt: skip
+    finally:
+        for route in opened:
+            route.__exit__()
+        for name in names:
+            said("ip", "netns", "delete", name)
 
 
 def freezing(_: Path, limits: Path) -> list[Result]:
@@ -333,6 +365,7 @@ ROWS: dict[str, Callable[[Path, Path], list[Result]]] = {
     "namespaces": namespaces,
     "cgroup values": cgroup_values,
     "network": network,
+    "network states": network_states,
     "freeze": freezing,
     "overlay": overlay,
     "snapshot": snapshots,
