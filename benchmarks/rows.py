@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -224,32 +224,24 @@ def _settled(work: Callable[[], object]) -> Contestant:
 def network_states(_: Path, _limits: Path) -> list[Result]:
     """Compare reading the links, addresses and routes of fifty network namespaces with the bare dumps of them."""
     from labkit.kernel import network as net
-    from labkit.kernel.network import netlink
+    from labkit.kernel.network import NetworkNamespace, netlink
 
-    names = [f"fifty{number}" for number in range(50)]
-    for name in names:
-        said("ip", "netns", "add", name)
-    opened = []
-    try:
-        for one, other in zip(names[::2], names[1::2], strict=True):
-            said("ip", "link", "add", "eth0", "netns", one, "type", "veth", "peer", "name", "eth0", "netns", other)
-        opened = [netlink.within(f"/run/netns/{name}", netlink.NetlinkSocket) for name in names]
+    made = [NetworkNamespace.create(f"bench{number}") for number in range(50)]
+    for one, other in zip(made[::2], made[1::2], strict=True):
+        net.veth("eth0", "eth0", one, other)
+    reason = "the dumps go by sockets that are open already, and nothing of them is understood"
+    row = Row("links, addresses and routes of 50 network namespaces", 17, "the dumps alone", reason=reason)
+    with ExitStack() as opened:
+        routes = [netlink.within(f"/run/netns/{each.name}", netlink.NetlinkSocket) for each in made]
+        for route in routes:
+            opened.push(route)
 
         def dumps() -> None:
-            for route in opened:
+            for route in routes:
                 for kind, size in ((netlink.RTM_GETLINK, 16), (netlink.RTM_GETADDR, 8), (netlink.RTM_GETROUTE, 12)):
                     route.dump(kind, bytes(size))
 
-        reason = "the dumps go by sockets that are open already, and nothing of them is understood"
-        return [alternate(Row("links, addresses and routes of 50 network namespaces", 17, "the dumps alone", reason=reason), {
-            "labkit": timed(lambda: net.states(namespaces=())),
-            "the dumps alone": timed(dumps),
-        })]  # fmt: skip
-    finally:
-        for route in opened:
-            route.__exit__()
-        for name in names:
-            said("ip", "netns", "delete", name)
+        return [alternate(row, {"labkit": timed(lambda: net.states(namespaces=())), "the dumps alone": timed(dumps)})]
 
 
 def freezing(_: Path, limits: Path) -> list[Result]:
