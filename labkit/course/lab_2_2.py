@@ -128,7 +128,7 @@ CHECKPOINTS = (
         measure=rootish,
         hints=("new user namespaces map nobody until uid_map is written", 'lab.spawn(..., new=["user"], uid_map=[(0, 100000, 65536)])'),
         solution=ROOTISH + "echo 0 100000 65536 > /proc/$!/uid_map\necho $! > $LAB/rootish",
-        undo="kill -9 $(cat $LAB/rootish)",
+        undo="kill -9 $(cat $LAB/rootish); tail --pid=$(cat $LAB/rootish) --follow /dev/null",
         near_misses={
             "a user namespace without a map": ROOTISH,
             "mapped to the real root": ROOTISH + "echo 0 0 1 > /proc/$!/uid_map",

@@ -98,7 +98,8 @@ RUN = GONE + "podman {2} run --quiet {1} --name {0} busybox sleep 600 > /dev/nul
 ATTACHED = f"{RUN.format('tied', '', '')} &\n{until('podman wait --condition running tied > /dev/null 2>&1')}"
 KILLED = "{ kill -KILL $!; wait $!; } 2> /dev/null || true\n"
 FIRST = "pid=$(podman inspect --format '{{.State.Pid}}' orphan)\n"
-ALONE = f"{RUN.format('orphan', '--detach', '')}\n{FIRST}kill -KILL $(ps -o ppid= -p $pid)\n"
+KILLED_CONMON = "read -r conmon < <(ps -o ppid= -p $pid)\nkill -KILL $conmon\ntail --pid=$conmon --follow /dev/null\n"
+ALONE = f"{RUN.format('orphan', '--detach', '')}\n{FIRST}{KILLED_CONMON}"
 
 CHECKPOINTS = (
     Checkpoint(
