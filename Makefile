@@ -4,9 +4,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV ?= uv
 PYTHON := .venv/bin/python
-MACHINES ?= 3
-# A machine of the tests has its own part of cgroup v1; below one of v2 alone no process may stand beside groups: there one after the other.
-SIDE_BY_SIDE := $(if $(wildcard /sys/fs/cgroup/cgroup.controllers),,--dist loadscope --tx '$(MACHINES)*popen//python=tests/machine')
 SETUP := vagrant/provision/setup.sh
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
@@ -26,10 +23,7 @@ lab: ## set everything up, start JupyterLab on 127.0.0.1 and print its URL (root
 .PHONY: test
 test: ## set up and run every test (root)
 	$(able)@$(SETUP) test
-	@unset MAKEFLAGS MAKELEVEL MFLAGS; failed=0; \
-	$(PYTHON) -m pytest -m beside $(SIDE_BY_SIDE) || failed=$$?; \
-	$(PYTHON) -m pytest -m 'not beside' || failed=$$?; \
-	exit $$failed
+	@unset MAKEFLAGS MAKELEVEL MFLAGS; tests/all
 
 .PHONY: vm
 vm: ## the lab in a virtual machine: build its box if absent, boot it, print the URL (root; docs/vm.md)
@@ -56,7 +50,7 @@ lint: ## ruff, mypy --strict, import-linter, shellcheck
 	$(call refuse,$(if $(wildcard .venv/installed-test),,make lint needs its tools; remedy: make test sets them up))@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo > /dev/null || .venv/bin/lint-imports --no-logo
-	@shellcheck vagrant/*.sh vagrant/box/*.sh vagrant/provision/*.sh tests/machine .ci/run
+	@shellcheck vagrant/*.sh vagrant/box/*.sh vagrant/provision/*.sh tests/all tests/machine .ci/run
 
 .PHONY: lock
 lock: ## choose the versions of the Python packages anew (needs uv)

@@ -38,7 +38,7 @@ STATES = Path("/var/tmp")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--each-cell", action="store_true", help="tests/faults: kill the kernel after each cell, not after each section")
+    parser.addoption("--each-cell", action="store_true", help="tests/faults: kill the kernel after each cell, not every other section")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -80,11 +80,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, served: tuple[Path, str]) -> Iterator[Page]:
-    """Open the printed URL in a fresh page that no other test has touched."""
+    """Return a fresh page that no other test has touched, with no address yet."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
     page = context.new_page()
-    page.goto(served[1])
-    page.locator("#jp-main-dock-panel").wait_for(timeout=OPEN_SECONDS * 1000)
     yield page
     context.close()
 
@@ -201,6 +199,7 @@ def seen(page: Page, served: tuple[Path, str], name: str) -> None:
 
 
 def test_the_printed_url_opens_jupyterlab_with_the_notebooks_listed(page: Page, served: tuple[Path, str]) -> None:
+    page.goto(served[1])
     listed = page.locator(".jp-DirListing-item .jp-DirListing-itemName")
     listed.first.wait_for(timeout=OPEN_SECONDS * 1000)
     assert {path.name for path in served[0].iterdir()} <= set(listed.all_inner_texts())

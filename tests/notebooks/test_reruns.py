@@ -38,7 +38,7 @@ def test_each_cell_can_be_run_twice_and_each_section_after_the_later_ones(notebo
 
 def test_after_an_interruption_and_after_the_end_of_its_kernel_it_runs_again_from_the_top(notebook: Path):
     sources = cells(notebook)
-    first, last = (max(opening(notebook) + 1, int(len(sources) * share)) for share in (0.4, 0.6))
+    first, last = (max(opening(notebook) + 1, int(len(sources) * share)) for share in (0.3, 0.45))
     killed = Session(notebook.parent)
     run_and_interrupt(killed, sources, first)
     for source in sources[:last]:

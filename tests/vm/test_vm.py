@@ -71,9 +71,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def machine(environment: dict[str, str]) -> Iterator[VirtualMachine]:
     """Boot a machine whose first port is taken; destroy it, and see that the host is as it was."""
     before = around()
-    with socket.create_server(("127.0.0.1", 18888)):
-        up = subprocess.run([VM, "up"], env=environment, capture_output=True, text=True, timeout=2 * BOOT_SECONDS)
     try:
+        with socket.create_server(("127.0.0.1", 18888)):
+            up = subprocess.run([VM, "up"], env=environment, capture_output=True, text=True, timeout=2 * BOOT_SECONDS)
         assert up.returncode == 0, up.stdout[-3000:] + up.stderr[-3000:]
         yield VirtualMachine(environment, up.stdout)
     finally:
