@@ -1,4 +1,4 @@
-"""A directory of a lab that is a mount of its own and shared, as systemd makes the root: what is mounted in it later reaches its copies.
+"""A directory of a lab that is a file system of its own and shared, as systemd makes the root: what is mounted in it later reaches copies.
 
 It is made before the daemon of a lab takes its copy of what is mounted, so it is the same on machines whose root is shared and on
 those whose root is private. See: mount_namespaces(7)
@@ -12,10 +12,10 @@ from labkit.kernel.mounts import ownership
 
 
 def claim(name: str) -> None:
-    """Make the directory of this name in the directory of the lab that is open, mounted on itself and shared.
+    """Make the directory of this name in the directory of the lab that is open, a shared mount of an empty file system in memory.
 
     Shell:
-        mkdir $LAB/NAME; mount --bind $LAB/NAME $LAB/NAME; mount --make-shared $LAB/NAME
+        mkdir $LAB/NAME; mount -t tmpfs tmpfs $LAB/NAME; mount --make-shared $LAB/NAME
 
     Raises:
         LabError: something that is not the lab's is mounted there.
@@ -23,5 +23,5 @@ def claim(name: str) -> None:
     lab = trees.make_tree(ledger.state() / "labs" / ledger.owner())
     ownership.claim(lab)
     place = trees.make_tree(lab / name)
-    mounts.bind(place, place)
+    mounts.tmpfs(place)
     mounts.propagation(place, "shared")
