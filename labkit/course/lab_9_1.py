@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from labkit.course.checkpoints import Checkpoint, Verdict
 from labkit.kernel import mounts
+from labkit.kernel.mounts.origin import origin
 from labkit.runtimes.docker import Docker
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def alone(lab: Lab) -> Verdict:
     there = {mount.mountpoint: mount for mount in mounts.mountinfo(pid)}
     wrong = [] if _same(_seen(pid, "/out"), lab.path(f"{VOLUMES}/results/_data")) else ["its /out is not the volume results"]
     wrong += [] if _same(_seen(pid, "/etc/app"), lab.path("settings")) else ["its /etc/app is not $LAB/settings"]
-    wrong += [] if "/scratch" in there and there["/scratch"].fstype == "tmpfs" else ["its /scratch is not in memory"]
+    scratch = there.get("/scratch")  # a volume may lie on a tmpfs, too, but has a path here
+    wrong += [] if scratch and scratch.fstype == "tmpfs" and not origin(scratch) else ["its /scratch is not in memory"]
     wrong += [f"it may write at {one}" for one in ("/etc/app", "/") if one in there and "ro" not in there[one].options]
     wrong += [f"it may not write at {one}" for one in ("/out", "/scratch") if one in there and "ro" in there[one].options]
     return Verdict(not wrong, "alone runs", "; ".join(wrong) or None)
