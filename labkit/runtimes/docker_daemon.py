@@ -148,13 +148,20 @@ def answers(own: Path) -> bool:
     return commands.run(argv, env=rooted.ENVIRONMENT, check=False).status == 0
 
 
-def end(own: str) -> None:
-    """Kill the daemon of a directory and its containerd: alive, they start containers again."""
-    told = os.fsencode(f"{own}/daemon.json")
+def processes_of(own: str) -> list[ending.Known]:
+    """Return the processes that were told to read the daemon.json of a directory: its daemon."""
+    told, found = os.fsencode(f"{own}/daemon.json"), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if told in (process / "cmdline").read_bytes().split(b"\0") and (known := ending.known(int(process.name))):
-                ending.end([], root=known)
+                found.append(known)
+    return found
+
+
+def end(own: str) -> None:
+    """Kill the daemon of a directory and its containerd: alive, they start containers again."""
+    for known in processes_of(own):
+        ending.end([], root=known)
 
 
 @ledger.undoes(_KIND)

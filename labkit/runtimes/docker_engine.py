@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from labkit import ledger, trace
+from labkit.errors import LabError
 from labkit.kernel import commands, network, rooted, trees
 from labkit.kernel.cgroups.delegation import hand_down, homes
 from labkit.kernel.network import NetworkNamespace
@@ -64,9 +65,42 @@ def serve(directory: Path, name: str) -> Process:
     return process
 
 
+def pid(directory: Path, name: str, container: str) -> int:
+    """Return the first process of a container of an engine, as this machine numbers it.
+
+    Shell:
+        docker --context NAME container inspect --format '{{.State.Pid}}' CONTAINER
+
+    Args:
+        directory: of the lab.
+        name: of the engine.
+        container: its name.
+
+    Raises:
+        LabError: the engine has no such container, or it does not run.
+    """
+    client = ["docker", "--context", name, "container", "inspect", "--format", "{{.State.Pid}}", container]
+    asked = commands.run(client, env=_environment(directory), check=False)
+    if asked.status or not asked.stdout.strip().isdigit():
+        raise LabError(f"the engine {name} has no container {container}")
+    if asked.stdout.strip() == "0":
+        raise LabError(f"the container {container} of the engine {name} does not run")
+    return int(asked.stdout)
+
+
+def sandboxes(directory: Path, name: str) -> tuple[str, ...]:
+    """Return the files by which an engine keeps network namespaces, those of its networks among them, as this machine reaches them."""
+    roots = (Path(f"/proc/{known.pid}/root/run/docker/netns") for known in docker_daemon.processes_of(str(directory / name)))
+    return tuple(str(file) for root in roots for file in sorted(root.glob("*")))
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    return {**rooted.ENVIRONMENT, **docker_daemon.environment(directory)}
+
+
 def _name_for_clients(directory: Path, name: str, own: Path) -> None:
     """Make the context by which docker's client finds an engine; of an earlier try it is there. See: docker-context(1)."""
-    environment = {**rooted.ENVIRONMENT, **docker_daemon.environment(directory)}
+    environment = _environment(directory)
     if commands.run(["docker", "context", "inspect", name], env=environment, check=False).status:
         endpoint = f"host=unix://{own}/docker.sock"
         commands.run(["docker", "context", "create", name, "--docker", endpoint], env=environment)
