@@ -59,8 +59,10 @@ LABS = (
     CourseLab("7.2", "An image from a Dockerfile", "building", "building/7.2-dockerfile.ipynb"),
     CourseLab("8.1", "Networks of Docker", "networking"),
     CourseLab("8.2", "Networks of rkt", "networking", "networking/8.2-rkt.ipynb"),
+    CourseLab("8.4", "The drivers of Docker's networks", "networking", "networking/8.4-drivers.ipynb"),
     CourseLab("9.1", "Storage and volumes of Docker", "storage", "storage/9.1-docker-storage.ipynb"),
     CourseLab("9.2", "Storage and volumes of rkt", "storage", "storage/9.2-rkt-storage.ipynb"),
+    CourseLab("9.3", "Storage drivers, and what copy-up costs", "storage", "storage/9.3-drivers.ipynb"),
 )
 """Every lab of the course, in its order."""
 

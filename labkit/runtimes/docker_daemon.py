@@ -13,6 +13,7 @@ import shlex
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from labkit import ledger, trace
 from labkit.host.services.places import places
@@ -92,8 +93,7 @@ def serve(directory: Path) -> Process:
         (own / "daemon.json").write_text(json.dumps(configuration(own, ifname), indent=2) + "\n")
         newest = max(link.index for link in network.links())
         with ledger.making(_KIND, directory=str(own), bridge=ifname, after=str(newest)):
-            process = _start(own)
-            process.wait_ready(lambda: _answers(own), "the lab's dockerd")
+            process = start(own, NAME)
     return process
 
 
@@ -122,26 +122,50 @@ def configuration(own: Path, ifname: str) -> dict[str, object]:
     }
 
 
-def _start(own: Path) -> Process:
+def start(own: Path, name: str, **options: Any) -> Process:
+    """Start a daemon by its daemon.json in a mount namespace with an empty /run, and return once it answers.
+
+    Args:
+        own: its directory, with daemon.json.
+        name: of the process in its lab.
+        options: more of `kernel.processes.start`.
+
+    Raises:
+        LabError: it ended instead, or does not answer in time, with the last line of its log.
+    """
     argv = ["sh", "-c", _SCRIPT, str(own)]
-    return processes.start(
-        argv, name=NAME, stdout=own / "dockerd.log", new=("mount",), propagation="slave", env=rooted.ENVIRONMENT, cwd="/"
-    )
+    where: dict[str, Any] = {"new": ("mount",), "propagation": "slave", "env": rooted.ENVIRONMENT, "cwd": "/", **options}
+    process = processes.start(argv, name=name, stdout=own / "dockerd.log", **where)
+    process.wait_ready(lambda: answers(own), f"the lab's {name}")
+    return process
 
 
-def _answers(own: Path) -> bool:
+def answers(own: Path) -> bool:
+    """Tell whether the daemon of this directory answers."""
     if not (own / "docker.sock").is_socket():
         return False
     argv = ["docker", "--config", f"{own}/client", "--host", f"unix://{own}/docker.sock", "version", "--format", "{{.Server.Version}}"]
     return commands.run(argv, env=rooted.ENVIRONMENT, check=False).status == 0
 
 
-@ledger.undoes(_KIND)
-def _undo(entry: ledger.Entry) -> None:
-    """Kill the daemon and its containerd: alive, they start containers again. Containers and shims end with the lab's cgroups."""
-    told = os.fsencode(f"{entry.key['directory']}/daemon.json")
+def processes_of(own: str) -> list[ending.Known]:
+    """Return the processes that were told to read the daemon.json of a directory: its daemon."""
+    told, found = os.fsencode(f"{own}/daemon.json"), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if told in (process / "cmdline").read_bytes().split(b"\0") and (known := ending.known(int(process.name))):
-                ending.end([], root=known)
+                found.append(known)
+    return found
+
+
+def end(own: str) -> None:
+    """Kill the daemon of a directory and its containerd: alive, they start containers again."""
+    for known in processes_of(own):
+        ending.end([], root=known)
+
+
+@ledger.undoes(_KIND)
+def _undo(entry: ledger.Entry) -> None:
+    """Kill the daemon. Containers and shims end with the lab's cgroups."""
+    end(entry.key["directory"])
     network.delete_unfinished(_VETH, int(entry.key["after"]), entry.key["bridge"])

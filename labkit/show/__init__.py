@@ -11,6 +11,7 @@ from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
 from labkit.show.parts import parts_view
 from labkit.show.processes import process_table
+from labkit.show.sandboxes import sandbox_table
 from labkit.show.sequence import sequence
 from labkit.show.tables import table
 from labkit.show.union import union_stack
@@ -38,6 +39,7 @@ __all__ = [
     "operations",
     "parts_view",
     "process_table",
+    "sandbox_table",
     "sequence",
     "settings_view",
     "stack",

@@ -96,6 +96,9 @@ ANONYMOUS = "0:"
 NETNS = re.compile(r"^(?:/var)?/run/netns(?:/|$)")
 """Where ip-netns(8) keeps namespaces by their names."""
 
+NETNS_OF_AN_ENGINE = re.compile(r"^/proc/\d+/root/.*/docker/netns/")
+"""Where an engine whose mounts nobody else sees keeps network namespaces: of a container it is shown with its process."""
+
 MOUNTPOINTS = re.compile(
     rf"{NETNS.pattern}"  # a named network namespace: shown as that
     r"|/docker/netns/"  # what keeps the network of a container of docker: shown with its process
