@@ -94,6 +94,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b[\d,]+ names\b", "N names"),
     # a name that no server knows: who was asked, and what the answer was
     (r"(dial tcp: lookup [\w.-]+)(?: on \S+)?: [^\n<]*", r"\1: NOT FOUND"),
+    (r"/dev/loop\d+\b", "/dev/loopN"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),

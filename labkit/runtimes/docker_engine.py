@@ -38,12 +38,13 @@ def claimed() -> tuple[str, ...]:
     return tuple(entry.key["name"] for entry in ledger.live(ledger.owner()) if entry.kind == _CLAIM)
 
 
-def serve(directory: Path, name: str) -> Process:
+def serve(directory: Path, name: str, **settings: object) -> Process:
     """Start an engine, and return once it answers: `docker --context NAME` speaks to it. Housekeeping, kept out of the trace.
 
     Args:
         directory: of the lab.
         name: of the engine and of its network namespace, which is made if it is not there.
+        settings: more of daemon.json.
 
     Raises:
         UnsupportedError: there is no dockerd.
@@ -58,7 +59,7 @@ def serve(directory: Path, name: str) -> Process:
         own = trees.make_tree(directory / name)
         (own / "docker.sock").unlink(missing_ok=True)  # of one that was killed
         network.up("lo", NetworkNamespace.create(name))
-        (own / "daemon.json").write_text(json.dumps(docker_daemon.configuration(own, "none"), indent=2) + "\n")
+        (own / "daemon.json").write_text(json.dumps(docker_daemon.configuration(own, "none") | settings, indent=2) + "\n")
         with ledger.making(_KIND, directory=str(own)):
             process = docker_daemon.start(own, name, enter={"net": NetworkNamespace(name)})
         _name_for_clients(directory, name, own)
