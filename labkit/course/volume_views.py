@@ -66,8 +66,15 @@ class VolumeViews(Views):
         Args:
             before: what `used` has returned.
         """
-        grown = {engine: (now - before[engine]) / LARGE for engine, now in self.used(*before).items()}
-        return show.table(("engine", "its disk grew by"), [(engine, _files(ratio)) for engine, ratio in grown.items()])
+        return show.table(("engine", "its disk grew by"), self.grown(before).items())
+
+    def grown(self, before: Mapping[str, int]) -> dict[str, str]:
+        """Return what `growth` tabulates.
+
+        Args:
+            before: what `used` has returned.
+        """
+        return {engine: _files((now - before[engine]) / LARGE) for engine, now in self.used(*before).items()}
 
     def roots(self, container: str, path: str, *engines: str) -> View:
         """Tabulate what the root of a container is in each of several engines, and whose blocks a file in it has.
