@@ -108,7 +108,7 @@ def _written(upper: str | None) -> int:
     return sum(os.lstat(file).st_blocks * 512 for file in Path(upper).rglob("*")) if upper else 0
 
 
-MADE = "labkit example 9.3 image > /dev/null; bash image.sh {0}\n"
+MADE = "[ -e image.sh ] || labkit example 9.3 image > /dev/null; bash image.sh {0}\n"
 GONE = "docker --context {0} container rm --force {1} > /dev/null 2>&1 || true\n"
 RUN = GONE + "docker --context {0} container run --detach --name {1} {2} big top > /dev/null\n"
 TELL = "docker --context {0} container exec {1} sh -c '{2}' > /dev/null 2>&1 || true\n"
