@@ -16,7 +16,7 @@ from labkit.runtimes import docker_engine
 from labkit.show import View
 from labkit.show.text import short_ids
 
-LARGE = 64 * 2**20
+LARGE = 32 * 2**20
 """How many bytes the large file of the image has whose layers are measured."""
 
 _IN_MEMORY = ("tmpfs", "ramfs")

@@ -17,7 +17,7 @@ _CLAIM = "storage driver"
 _DISK = "disk"
 _MEGABYTE = 2**20
 
-DISKS = {"overlay2": ("ext4", 320 * _MEGABYTE), "vfs": ("ext4", 640 * _MEGABYTE), "btrfs": ("btrfs", 640 * _MEGABYTE)}
+DISKS = {"overlay2": ("ext4", 208 * _MEGABYTE), "vfs": ("ext4", 352 * _MEGABYTE), "btrfs": ("btrfs", 352 * _MEGABYTE)}
 """Storage driver to the file system of its disk, and how large that is."""
 
 
