@@ -157,7 +157,7 @@ CHECKPOINTS = (
     ),
     Checkpoint(
         "alone",
-        task="alone runs; it may write into the volume results at /out and into memory at /scratch, not into $LAB/settings at /etc/app, nor its root",
+        task="alone may write into the volume results at /out and memory at /scratch, not into $LAB/settings at /etc/app, nor its root",
         measure=alone,
         hints=(
             "four places, four options: a volume, a directory read-only, memory, and the root itself",

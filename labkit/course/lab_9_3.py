@@ -41,13 +41,13 @@ random="if=/dev/urandom bs=1M count=32"
     docker image inspect busybox || docker image pull busybox
     docker image inspect half || make busybox half dd of=/big $random
     docker image inspect big || make half big sh -c 'echo small > /small'
-} > image.log 2>&1
+} > image/log 2>&1
 for engine in ${*:-overlay2 vfs btrfs}; do
     docker --context $engine image inspect big > /dev/null 2>&1 ||
         docker image save big | docker --context $engine image load > /dev/null
 done
 """
-EXAMPLES = {"image": {"image.sh": IMAGE}}
+EXAMPLES = {"image": {"image/make.sh": IMAGE}}
 
 LITTLE = 2**20
 
@@ -108,7 +108,7 @@ def _written(upper: str | None) -> int:
     return sum(os.lstat(file).st_blocks * 512 for file in Path(upper).rglob("*")) if upper else 0
 
 
-MADE = "[ -e image.sh ] || labkit example 9.3 image > /dev/null; bash image.sh {0}\n"
+MADE = "[ -e image ] || labkit example 9.3 image > /dev/null; image/make.sh {0}\n"
 GONE = "docker --context {0} container rm --force {1} > /dev/null 2>&1 || true\n"
 RUN = GONE + "docker --context {0} container run --detach --name {1} {2} big top > /dev/null\n"
 TELL = "docker --context {0} container exec {1} sh -c '{2}' > /dev/null 2>&1 || true\n"
@@ -134,7 +134,7 @@ EDIT = TELL.format("overlay2", "editor", CHANGE.format("mended", "/big"))
 CHECKPOINTS = (
     Checkpoint(
         "thin",
-        task="the container thin of an engine of your choice has changed the beginning of its /big to mine, and shares the rest with the image",
+        task="thin, a container of any engine, has changed the beginning of its /big to mine, and shares the rest with the image",
         measure=thin,
         hints=(
             "which of the three drivers copies less than a file?",

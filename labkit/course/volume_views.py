@@ -1,4 +1,4 @@
-"""The verbs of a lab that look at what containers keep where: from mountinfo, in the container and here, and from what disks have in use."""
+"""The verbs of a lab that look at what containers keep where: from mountinfo, in them and here, and from what disks have in use."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ from labkit.kernel.mounts import ownership
 def claim(name: str) -> None:
     """Make the directory of this name in the directory of the lab that is open, a shared mount of an empty file system in memory.
 
+    One that is there already stays.
+
     Shell:
         mkdir $LAB/NAME; mount -t tmpfs tmpfs $LAB/NAME; mount --make-shared $LAB/NAME
 
@@ -22,6 +24,9 @@ def claim(name: str) -> None:
     """
     lab = trees.make_tree(ledger.state() / "labs" / ledger.owner())
     ownership.claim(lab)
+    there = mounts.at(lab / name)
+    if there is not None and mounts.is_ours(there):
+        return
     place = trees.make_tree(lab / name)
     mounts.tmpfs(place)
     mounts.propagation(place, "shared")
