@@ -39,7 +39,7 @@ PORT = "4789"
 
 
 def own(lab: Lab) -> Verdict:
-    """Measure that own is joined to the parent lan0 by a link of its own, with an address of that network, and that the neighbour answers."""
+    """Measure that own is joined to the parent lan0 by a link of its own, with an address there, and that the neighbour answers."""
     found = _on(lab, "own", "lan0", LAN)
     if isinstance(found, Verdict):
         return found
@@ -81,7 +81,7 @@ def alone(lab: Lab) -> Verdict:
 
 
 def _on(lab: Lab, container: str, parent: str, subnet: str) -> Endpoint | Verdict:
-    """Return the endpoint of a container that is stacked on a parent of this machine, with an address of a network; else what is missing."""
+    """Return the endpoint of a container that is stacked on a parent here, with an address of a network; else what is missing."""
     try:
         sandbox = lab.sandbox(container)
     except LabError:
@@ -194,7 +194,8 @@ ENGINES = IMAGE + WIRE + LOAD + SWARM + OVERLAY.format("far", FAR)
 NONE = f"docker -c east container rm --force one two{QUIET} || true\ndocker -c west container rm --force two{QUIET} || true\n"
 ON = "docker -c {0} container run --detach --name {1} {2} alpine sleep 600 > /dev/null\n"
 ONE, TWO = ON.format("east", "one", "--network far"), ON.format("west", "two", "--network far")
-KEPT = "[ -n \"$(docker -c {0} container ls --quiet --filter name={1} --filter network=far)\" ] ||\n  "
+HOST = "--network host"
+KEPT = '[ -n "$(docker -c {0} container ls --quiet --filter name={1} --filter network=far)" ] ||\n  '
 CONNECTS = until(f"docker -c east container exec one ping -c 1 -W 1 two{QUIET}")
 UNGUARDED = "ip netns exec west nft delete table inet guard 2> /dev/null || true\n"
 PAIR = ENGINES + NONE + ONE + TWO + CONNECTS
@@ -249,7 +250,7 @@ CHECKPOINTS = (
         undo=NONE,
         near_misses={
             "both on one engine": ENGINES + NONE + ONE + ON.format("east", "two", "--network far"),
-            "by the engines' own link": ENGINES + NONE + ON.format("east", "one", "--network host") + ON.format("west", "two", "--network host"),
+            "by the engines' own link": ENGINES + NONE + ON.format("east", "one", HOST) + ON.format("west", "two", HOST),
             "two networks": ENGINES + NONE + OVERLAY.format("near", "10.0.10.0/24") + ONE + ON.format("west", "two", "--network near"),
         },
     ),
