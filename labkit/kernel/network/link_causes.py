@@ -1,4 +1,4 @@
-"""Why a frame does not come from one link to the next: links that are down, ports that are not plugged in, neighbours that do not answer."""
+"""Why a frame does not come from one link to the next: links that are down, ports not plugged in, neighbours that do not answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from labkit.kernel.network.capture import Frame
 from labkit.kernel.network.frames import Packet
 from labkit.kernel.network.path import trail
 from labkit.kernel.network.topology import End, Topology, carries
+
+NO_NEIGHBOUR = "no neighbour"
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,9 @@ def after(topology: Topology, last: Frame, target: str) -> Stop | None:
     bridge = end if end.link.kind == "bridge" else topology.bridge_of(end)
     if last.outgoing and end.link.kind != "bridge":
         other = topology.peer(end)
-        return down(topology, other) if other else None
-    if bridge is None:
-        return None
-    return _across(topology, bridge, target)
+        if other is not None and (found := down(topology, other)):
+            return found
+    return _across(topology, bridge, target) if bridge else None
 
 
 def _across(topology: Topology, bridge: End, target: str) -> Stop | None:
@@ -93,7 +94,8 @@ def _unplugged(topology: Topology, bridge: End, owner: End) -> Stop | None:
     return down(topology, port)
 
 
-def unanswered(topology: Topology, frames: tuple[Frame, ...], netns: str, ifname: str, address: str, gateway: bool) -> Stop | None:
+def unanswered(topology: Topology, frames: tuple[Frame, ...], netns: str, ifname: str, address: str,
+               *, gateway: bool) -> Stop | None:  # fmt: skip
     """Return why a namespace gets no MAC address for a neighbour; None where it did not ask, or was answered.
 
     Args:
@@ -119,10 +121,10 @@ def unanswered(topology: Topology, frames: tuple[Frame, ...], netns: str, ifname
         return None
     if replies:
         return after(topology, replies.last, _asker(topology, netns, ifname))
-    return _silent(topology, asked, netns, ifname, address, gateway)
+    return _silent(topology, asked, netns, ifname, address, gateway=gateway)
 
 
-def _silent(topology: Topology, asked: list[Frame], netns: str, ifname: str, address: str, gateway: bool) -> Stop:
+def _silent(topology: Topology, asked: list[Frame], netns: str, ifname: str, address: str, *, gateway: bool) -> Stop:
     owners = topology.owners(address)
     for frame in reversed(asked):
         if any((frame.netns, frame.ifname) == (owner.netns, owner.link.ifname) for owner in owners):
@@ -138,7 +140,7 @@ def _silent(topology: Topology, asked: list[Frame], netns: str, ifname: str, add
     heard = [end for frame in asked if not frame.outgoing and (end := topology.end(frame.netns, frame.ifname)) and end.link.addresses]
     others = ", ".join(dict.fromkeys(f"{topology.called(end)} has {end.link.addresses[0]}" for end in heard))
     why = f"nobody on {where} answers for {address}" + (f"; {others}" if others else "")
-    return Stop("no neighbour", where, why)
+    return Stop(NO_NEIGHBOUR, where, why)
 
 
 def _cut_off(topology: Topology, asked: list[Frame]) -> Stop | None:
