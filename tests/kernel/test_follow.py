@@ -115,19 +115,22 @@ WELL = {
     "a VXLAN, echo": (VXLAN, "10.8.0.2", "c1", ""),
     "a VXLAN, tcp": (VXLAN, "10.8.0.2:80", "c1", "c2:80"),
     "a macvlan": (MACVLAN, "10.7.0.2", "c1", ""),
-    "a smaller mtu that both ends know": (ROUTED + "ip -n router link set r2 mtu 1400; ip -n c2 link set eth0 mtu 1400", "10.7.2.2", "c1", ""),
+    "a smaller mtu that both ends know": (
+        ROUTED + "ip -n router link set r2 mtu 1400; ip -n c2 link set eth0 mtu 1400", "10.7.2.2", "c1", ""),
 }
 """Name to (lines that make it, destination, from where, who listens)."""
 
 ILL = {
     "the bridge is down": (LAN, "ip -n router link set br0 down", "172.18.0.12", "c1", "", "bridge down", "br0 in router"),
-    "the bridge is down, for its own host": (LAN, "ip -n router link set br0 down", "172.18.0.12", "router", "", "bridge down", "br0 in router"),
+    "the bridge is down, for its own host": (
+        LAN, "ip -n router link set br0 down", "172.18.0.12", "router", "", "bridge down", "br0 in router"),
     "the bridge is down, for a published port": (
         LAN, "ip -n router link set br0 down", "203.0.113.1:8080", "remote", "c1:80", "bridge down", "br0 in router"),
     "a port of the bridge is down": (LAN, "ip -n router link set v2 down", "172.18.0.12", "c1", "", "link down", "v2 in router"),
     "the link in the target is down": (LAN, "ip -n c2 link set eth0 down", "172.18.0.12", "c1", "", "link down", "eth0 in c2"),
     "the link in the source is down": (LAN, "ip -n c1 link set eth0 down", "203.0.113.2", "c1", "", "link down", "eth0 in c1"),
-    "the other end of the source's link is down": (LAN, "ip -n router link set v1 down", "172.18.0.12", "c1", "", "link down", "v1 in router"),
+    "the other end of the source's link is down": (
+        LAN, "ip -n router link set v1 down", "172.18.0.12", "c1", "", "link down", "v1 in router"),
     "the target is not plugged in": (LAN, "ip -n router link set v2 nomaster", "172.18.0.12", "c1", "", "not plugged in", "v2 in router"),
     "the target is not plugged in, published": (
         LAN, "ip -n router link set v1 nomaster", "203.0.113.1:8080", "remote", "c1:80", "not plugged in", "v1 in router"),
@@ -141,7 +144,8 @@ ILL = {
         ROUTED, "ip -n c2 route replace default via 10.7.2.99", "10.7.2.2", "c1", "", "wrong gateway", "eth0 in c2"),
     "a gateway that is no router": (
         LAN, "ip -n c1 route replace default via 172.18.0.13", "203.0.113.2", "c1", "", "no forwarding", "eth0 in c3"),
-    "ip_forward is 0": (LAN, "ip netns exec router sysctl -qw net.ipv4.ip_forward=0", "203.0.113.2", "c1", "", "no forwarding", "br0 in router"),
+    "ip_forward is 0": (
+        LAN, "ip netns exec router sysctl -qw net.ipv4.ip_forward=0", "203.0.113.2", "c1", "", "no forwarding", "br0 in router"),
     "ip_forward is 0, published": (
         LAN, "ip netns exec router sysctl -qw net.ipv4.ip_forward=0", "203.0.113.1:8080", "remote", "c1:80", "no forwarding", "out in router"),
     "FORWARD's policy drops": (
@@ -176,7 +180,8 @@ ILL = {
         LAN, "ip -n c3 addr add 172.18.0.11/24 dev eth0", "203.0.113.1:8080", "remote", "c1:80", "duplicate address", "br0 in router"),
     "a container has the gateway's address": (LAN, "ip -n c3 addr add 172.18.0.1/24 dev eth0", "203.0.113.2", "c1", "",
                                               "duplicate address", "eth0 in c1"),
-    "a port of the bridge has a smaller mtu": (LAN, "ip -n router link set v2 mtu 1300", "172.18.0.12", "c1", "", "wrong MTU", "v2 in router"),
+    "a port of the bridge has a smaller mtu": (
+        LAN, "ip -n router link set v2 mtu 1300", "172.18.0.12", "c1", "", "wrong MTU", "v2 in router"),
     "the target has a larger mtu than its bridge": (
         LAN, "ip -n c1 link set eth0 mtu 9000", "203.0.113.1:8080", "remote", "c1:80", "wrong MTU", "v1 in router"),
     "nobody listens": (LAN, "true", "172.18.0.12:80", "c1", "", "nobody listens", "eth0 in c2"),
@@ -185,8 +190,8 @@ ILL = {
     "the target's address is in another subnet": (
         LAN, "ip -n c2 addr flush dev eth0; ip -n c2 addr add 172.19.0.12/24 dev eth0", "172.18.0.12", "c1", "", "no neighbour", "eth0 in c1"),
     "rp_filter, and another way back": (
-        ROUTED, "ip netns exec router sysctl -qw net.ipv4.conf.all.rp_filter=1; ip -n c1 addr add 10.99.0.1/32 dev lo; "
-        "ip -n c1 route replace default via 10.7.1.1 src 10.99.0.1; ip -n router route add 10.99.0.1/32 dev r2", "10.7.2.2", "c1", "",
+        ROUTED, """ip netns exec router sysctl -qw net.ipv4.conf.all.rp_filter=1; ip -n c1 addr add 10.99.0.1/32 dev lo
+        ip -n c1 route replace default via 10.7.1.1 src 10.99.0.1; ip -n router route add 10.99.0.1/32 dev r2""", "10.7.2.2", "c1", "",
         "rp_filter", "r1 in router"),
 }  # fmt: skip
 """Name to (lines that make it, lines that break it, destination, from where, who listens, fault, where)."""

@@ -32,23 +32,22 @@ def down(topology: Topology, end: End) -> Stop | None:
     called, what = topology.called(end), "bridge" if end.link.kind == "bridge" else "link"
     if not end.link.up:
         return Stop(f"{what} down", called, f"{what} {called} is down")
-    if carries(end.link):
-        return None
     other = topology.peer(end)
-    if other is not None and not other.link.up:
-        return Stop("link down", topology.called(other), f"link {topology.called(other)} is down, so its other end {called} has no carrier")
+    if other is not None:  # what the kernel says of its carrier follows by and by
+        why = f"link {topology.called(other)} is down, so its other end {called} has no carrier"
+        return None if other.link.up else Stop("link down", topology.called(other), why)
     if end.link.kind == "bridge":
         return without_ports(topology, end)
-    return Stop("no carrier", called, f"link {called} is up without a carrier")
+    return None if carries(end.link) else Stop("no carrier", called, f"link {called} is up without a carrier")
 
 
-def without_ports(topology: Topology, bridge: End) -> Stop:
-    """Return why a bridge carries nothing, by its ports."""
+def without_ports(topology: Topology, bridge: End) -> Stop | None:
+    """Return why a bridge carries nothing, by its ports; None where one of them could."""
     called, ports = topology.called(bridge), topology.ports(bridge)
     if not ports:
         return Stop("not plugged in", called, f"bridge {called} has no ports: nothing is plugged into it")
-    found = next((stop for port in ports if (stop := down(topology, port))), None)
-    return found or Stop("no carrier", called, f"bridge {called} has no carrier")
+    found = [down(topology, port) for port in ports]
+    return found[0] if all(found) else None
 
 
 def after(topology: Topology, last: Frame, target: str) -> Stop | None:
@@ -80,7 +79,7 @@ def _across(topology: Topology, bridge: End, target: str) -> Stop | None:
         found = down(topology, owner) or _unplugged(topology, bridge, owner)
         if found:
             return found
-    return without_ports(topology, bridge) if not topology.ports(bridge) else None
+    return without_ports(topology, bridge)
 
 
 def _unplugged(topology: Topology, bridge: End, owner: End) -> Stop | None:
@@ -157,7 +156,7 @@ def _cut_off(topology: Topology, asked: list[Frame]) -> Stop | None:
         return None
     if not bridge.link.up:
         return down(topology, bridge)
-    return without_ports(topology, bridge) if not topology.ports(bridge) else None
+    return without_ports(topology, bridge)
 
 
 def _asker(topology: Topology, netns: str, ifname: str) -> str:
