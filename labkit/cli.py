@@ -289,6 +289,21 @@ def compare(runtimes: tuple[str, ...], *, as_json: bool, page: Path | None) -> N
         click.echo(show.comparison_view(found))
 
 
+@cli.command()
+@click.argument("destination")
+@click.option("--from", "source", metavar="NAME", help="The network namespace, container or PID that sends it; else the host.")
+@click.option("--brief", is_flag=True, help="Say of the rules that it met what they do, not what they are.")
+def follow(destination: str, source: str | None, *, brief: bool) -> None:
+    """Send a packet to ADDRESS[:PORT]; show where it comes by."""
+    _as_root("follow")
+    from labkit.course import packets
+
+    found = packets.follow(destination, source, rules=not brief)
+    click.echo(found)
+    if not found:
+        sys.exit(1)
+
+
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", metavar="COMMAND", nargs=-1, required=True, type=click.UNPROCESSED)
 def execs(command: tuple[str, ...]) -> None:
