@@ -73,7 +73,7 @@ def _once(there: str, make: str) -> str:
 
 
 def _netns(name: str) -> str:
-    return _once(f"ip netns exec {name} true", f"ip netns add {name}") + f"ip -n {name} link set lo up\n"
+    return _once(f"ip -n {name} link", f"ip netns add {name}")
 
 
 BUILT = (
@@ -87,7 +87,8 @@ ip -n machine addr replace 10.155.0.2/24 dev eth0
 ip -n machine addr replace 172.17.0.1/16 dev br0
 ip -n box addr replace 172.17.0.2/16 dev eth0
 ip -n machine link set vethbox mtu 1500 master br0
-for one in 'outside eth0' 'machine eth0' 'machine vethbox' 'machine br0' 'box eth0'; do ip -n ${one% *} link set ${one#* } up; done
+ip netns exec box sysctl -qw net.ipv6.conf.all.disable_ipv6=1
+for one in 'outside eth0' 'machine eth0' 'machine vethbox' 'machine br0' 'box eth0' 'box lo'; do ip -n ${one% *} link set ${one#* } up; done
 ip -n box route replace default via 172.17.0.1
 ip netns delete thief > /dev/null 2>&1 || true
 ip netns exec machine nft delete table ip lab > /dev/null 2>&1 || true
@@ -102,10 +103,10 @@ _CHAIN = "ip netns exec machine nft add chain ip lab {0} '{{ type {1} hook {0} p
 _RULE = "ip netns exec machine nft add rule ip lab {} {}\n"
 POSTROUTING, PREROUTING = (
     TABLE + _CHAIN.format("postrouting", "nat", "100"), TABLE + _CHAIN.format("prerouting", "nat", "-100"))  # fmt: skip
-MASQUERADE = _RULE.format("postrouting", "'ip saddr 172.17.0.0/16 oifname != \"br0\" masquerade'")
+MASQUERADE = _RULE.format("postrouting", "'oifname != \"br0\" ip saddr 172.17.0.0/16 masquerade'")
 DNAT = _RULE.format("prerouting", "'iifname != \"br0\" tcp dport {} dnat to {}'")
 WAY_OUT = FORWARD + POSTROUTING + MASQUERADE
-SERVE = f"ip netns exec box python3 -m http.server 80{QUIET} &\n" + until("ip netns exec box ss -ltnH | grep -q ':80 '")
+SERVE = f"nsenter --net=/run/netns/box python3 -m http.server 80{QUIET} &\n" + until("ip netns exec box ss -ltnH | grep -q ':80 '")
 PUBLISH = PREROUTING + DNAT.format(PORT, f"{INSIDE}:80")
 EVERYTHING = BUILT + WAY_OUT + SERVE + PUBLISH
 
@@ -138,7 +139,7 @@ CHECKPOINTS = (
         hints=(
             'lab.follow("10.155.0.1", "box") names what is missing; there are two things, one behind the other',
             "sysctl net.ipv4.ip_forward in the machine; then a chain of type nat with hook postrouting, and in it masquerade",
-            "ip netns exec machine nft add rule ip lab postrouting 'ip saddr 172.17.0.0/16 oifname != \"br0\" masquerade'",
+            "ip netns exec machine nft add rule ip lab postrouting 'oifname != \"br0\" ip saddr 172.17.0.0/16 masquerade'",
         ),
         given=BUILT,
         solution=WAY_OUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import replace
 
 from labkit.kernel.network import link_causes
@@ -128,13 +129,22 @@ def _delivered(case: Case) -> Stop:
 def _untranslated(case: Case, netns: str, source: str) -> Stop:
     """Return why a namespace has no way back: of a source that a router on the way could have changed, that none did."""
     title = case.topology.title(netns)
-    routers = [frame.netns for number, frame in enumerate(case.request.frames) if number and frame.outgoing and frame.netns != case.origin]
-    router = next((one for one in routers if case.after.get(one) and case.after[one].translates and source == case.probe.source), None)
+    router = next((one for one in _routers(case) if source == case.probe.source), None)
     if router is None:
         return Stop("no route back", f"{title}", f"{title} got the packet and has no route to its source, {source}")
     name = case.topology.title(router)
     why = f"no rule of {name} gave the packet another source (MASQUERADE): {title} got it from {source}, and has no route back to that"
     return Stop("no masquerade", f"postrouting in {name}", why)
+
+
+def _routers(case: Case) -> Iterator[str]:
+    """Yield the namespaces that have forwarded the packet and are to lend it an address: with chains of nat, or a bridge for containers."""
+    for number, frame in enumerate(case.request.frames):
+        end = case.end(frame)
+        if not number or frame.outgoing or case.is_port(frame) or frame.netns == case.request.last.netns or end is None:
+            continue
+        if end.link.kind == "bridge" or (frame.netns in case.after and case.after[frame.netns].translates):
+            yield frame.netns
 
 
 def _left(case: Case, seen: Trail) -> Stop:
