@@ -91,6 +91,7 @@ ip netns exec box sysctl -qw net.ipv6.conf.all.disable_ipv6=1
 for one in 'outside eth0' 'machine eth0' 'machine vethbox' 'machine br0' 'box eth0' 'box lo'; do ip -n ${one% *} link set ${one#* } up; done
 ip -n box route replace default via 172.17.0.1
 ip netns delete thief > /dev/null 2>&1 || true
+ip -n machine neigh flush dev br0
 ip netns exec machine nft delete table ip lab > /dev/null 2>&1 || true
 ip netns exec machine sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=0
 """
@@ -130,6 +131,7 @@ SMALL = "ip -n machine link set vethbox mtu 1400\n"
 LARGE = "ip -n machine link set vethbox mtu 1500\n"
 UNMASKED = "ip netns exec machine nft flush chain ip lab postrouting\n"
 CAUGHT = "ip netns delete thief" + _NO
+FORGET = "ip -n machine neigh flush dev br0\n"
 
 CHECKPOINTS = (
     Checkpoint(
@@ -195,16 +197,16 @@ CHECKPOINTS = (
         hints=(
             f'follow both ways: lab.follow("{AWAY}", "box") and lab.follow("{HOST}:{PORT}", "outside")',
             "somebody has taken the address of box; one link's mtu is smaller than the others'; and a chain of nat is empty",
-            "ip netns delete thief; ip -n machine link set vethbox mtu 1500; and the rule of section 2",
+            "ip netns delete thief; ip -n machine neigh flush dev br0; ip -n machine link set vethbox mtu 1500; and the rule of section 2",
         ),
         given=EVERYTHING + STOLEN + SMALL + UNMASKED,
-        solution=CAUGHT + LARGE + MASQUERADE,
+        solution=CAUGHT + LARGE + MASQUERADE + FORGET,
         undo=STOLEN,
         near_misses={
             "masquerading alone": MASQUERADE,
             "the thief is there still": LARGE + MASQUERADE,
-            "the mtu is small still": CAUGHT + MASQUERADE,
-            "a small mtu at one end alone": CAUGHT + MASQUERADE + "ip -n box link set eth0 mtu 9000\n",
+            "the mtu is small still": CAUGHT + FORGET + MASQUERADE,
+            "a small mtu at one end alone": CAUGHT + FORGET + MASQUERADE + "ip -n box link set eth0 mtu 9000\n",
         },
     ),
 )

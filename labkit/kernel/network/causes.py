@@ -49,11 +49,24 @@ def _along(case: Case, seen: Trail) -> Stop:
     packet = seen.packets[-1]
     destination = packet.ip.destination if packet.ip else ""
     hop = _next_hop(case, last.netns, destination) if last.outgoing else destination
-    return link_causes.after(case.topology, last, hop) or _bridged(case, seen) or _left(case, seen)
+    return link_causes.after(case.topology, last, hop) or _misaddressed(case, seen, hop) or _bridged(case, seen) or _left(case, seen)
 
 
 def _next_hop(case: Case, netns: str, destination: str) -> str:
     return case.topology.way(netns, destination).gateway or destination
+
+
+def _misaddressed(case: Case, seen: Trail, hop: str) -> Stop | None:
+    """Return that a frame was sent to another MAC address than that of its neighbour: to one which the sender has learnt before."""
+    ethernet = seen.last.packet.ethernet
+    owners = case.topology.owners(hop)
+    if ethernet is None or not owners or ethernet.destination in [owner.link.mac for owner in owners]:
+        return None
+    sender = next((end for end in case.topology.ends() if end.link.mac == ethernet.source), None)
+    called = case.topology.called(sender) if sender else f"{seen.last.ifname} in {case.topology.title(seen.last.netns)}"
+    owner = owners[0]
+    why = f"{called} sends to {ethernet.destination}, and {hop} is at {owner.link.mac}, {case.topology.called(owner)}: it knew another before"
+    return Stop("stale neighbour", called, why)
 
 
 def _bridged(case: Case, seen: Trail) -> Stop | None:
