@@ -54,6 +54,8 @@ def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] |
     with Capture(topology.paths) as capture:
         sent = _send(topology.paths[origin], address, port, patience)
         relay = _relay(relays, sent)
+        if relay and _carried(sent.seen(capture.frames, origin), capture.frames, relay):
+            relay = None
         second = _await_second(capture, relay, patience) if relay else None
         topology = Topology(titles)  # as it is now: also what came meanwhile
         case = _case(topology, sent, origin, capture.frames, before)
@@ -96,6 +98,11 @@ def _relay(relays: Sequence[PortMapping], sent: Probe) -> PortMapping | None:
         if sent.port and one.port == str(sent.port) and one.address in (sent.destination, "0.0.0.0", "") and not sent.outcome:  # noqa: S104
             return one
     return None
+
+
+def _carried(first: Probe, frames: Sequence[Frame], relay: PortMapping) -> bool:
+    """Tell whether the packet itself came to where a relay leads: a rule of NAT was faster."""
+    return any(first.is_request(frame.packet) and frame.packet.ip and frame.packet.ip.destination == relay.to_address for frame in frames)
 
 
 def _await_second(capture: Capture, relay: PortMapping, patience: float) -> Probe | None:
