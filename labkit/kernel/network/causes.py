@@ -19,7 +19,7 @@ REFUSED, SILENT = errno.ECONNREFUSED, errno.ETIMEDOUT
 def of(case: Case) -> Stop:
     """Return where a packet without the answer that says yes stopped, and why."""
     if not case.request:
-        return _sending(case, case.request, case.origin)
+        return _sending(case)
     refused = case.probe.protocol == "tcp" and case.answer and "RST" in (case.answer.packets[-1].tcp or _NO_FLAGS).flags
     if refused and case.answer.last.netns == case.origin:
         return _refused(case)
@@ -66,15 +66,20 @@ def _bridged(case: Case, seen: Trail) -> Stop | None:
     return _dropped(case, last.netns, ("prerouting", "forward"), replace(case.passing(seen, number), iifname=name, oifname=name))
 
 
-def _sending(case: Case, seen: Trail, netns: str) -> Stop:
+def _sending(case: Case) -> Stop:
     """Return why a packet was not seen to leave the namespace that sends it."""
-    passing = case.passing(seen, -1)
-    found = _routable(case, netns, passing.destination, passing)
+    netns, passing, destination = case.origin, case.passing(case.request, -1), case.sent_to()
+    found = _routable(case, netns, destination, passing)
     if found:
         return found
-    way = case.topology.way(netns, passing.destination)
+    way = case.topology.way(netns, destination)
     leaving = replace(passing, oifname=way.ifname)
-    return _dropped(case, netns, ("output", "postrouting"), leaving) or _unleft(case, netns, way, passing.destination) or _unknown(case, netns)
+    return (
+        _dropped(case, netns, ("output",), leaving)
+        or _unleft(case, netns, way, destination)
+        or _dropped(case, netns, ("postrouting",), replace(leaving, destination=destination))
+        or _unknown(case, netns)
+    )
 
 
 def _forwarding(case: Case, seen: Trail, number: int) -> Stop:
@@ -110,7 +115,7 @@ def _delivered(case: Case) -> Stop:
         return found
     back = _routable(case, frame.netns, passing.source, passing)
     if back:
-        return _untranslated(case, back, frame.netns, passing.source) if back.fault == "no route" else back
+        return _untranslated(case, frame.netns, passing.source) if back.fault == "no route" else back
     way = case.topology.way(frame.netns, passing.source)
     reply = Passing("", way.ifname, passing.destination, passing.source, passing.protocol, answer=True)
     return (
@@ -120,7 +125,7 @@ def _delivered(case: Case) -> Stop:
     )
 
 
-def _untranslated(case: Case, back: Stop, netns: str, source: str) -> Stop:
+def _untranslated(case: Case, netns: str, source: str) -> Stop:
     """Return why a namespace has no way back: of a source that a router on the way could have changed, that none did."""
     title = case.topology.title(netns)
     routers = [frame.netns for number, frame in enumerate(case.request.frames) if number and frame.outgoing and frame.netns != case.origin]
@@ -189,9 +194,23 @@ def _unleft(case: Case, netns: str, way: Way, destination: str) -> Stop | None:
     end = case.topology.end(netns, way.ifname)
     if end is None:
         return None
-    found = link_causes.down(case.topology, end)
     hop = way.gateway or destination
-    return found or link_causes.unanswered(case.topology, case.frames, netns, way.ifname, hop, bool(way.gateway))
+    found = link_causes.down(case.topology, end) or link_causes.unanswered(
+        case.topology, case.frames, netns, way.ifname, hop, gateway=bool(way.gateway)
+    )
+    if found and found.fault == link_causes.NO_NEIGHBOUR:
+        return _unheard(case, netns, way.ifname, hop) or found
+    return found
+
+
+def _unheard(case: Case, netns: str, ifname: str, hop: str) -> Stop | None:
+    """Return why one who has an address does not answer a question for it: of the address that asks, too, the way back is looked at."""
+    for frame in case.frames:
+        arp = frame.packet.arp
+        if arp and arp.target == hop and (frame.netns, frame.ifname, frame.outgoing) == (netns, ifname, True):
+            found = (_filtered_back(case, owner.netns, owner.link.ifname, arp.sender) for owner in case.topology.owners(hop))
+            return next((stop for stop in found if stop), None)
+    return None
 
 
 def _filtered_back(case: Case, netns: str, ifname: str, source: str) -> Stop | None:

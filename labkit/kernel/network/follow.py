@@ -16,7 +16,7 @@ from labkit import trace
 from labkit.errors import LabError
 from labkit.kernel.network import causes, netlink, probe, rules, stretches
 from labkit.kernel.network.capture import Capture, Frame
-from labkit.kernel.network.case import Case
+from labkit.kernel.network.case import Case, without_copies
 from labkit.kernel.network.link_causes import Stop
 from labkit.kernel.network.namespace import HOST_NET
 from labkit.kernel.network.nat import PortMapping
@@ -123,7 +123,9 @@ def _await_second(capture: Capture, relay: PortMapping, patience: float) -> Prob
 def _second(frames: Sequence[Frame], relay: PortMapping) -> Probe | None:
     for frame in frames:
         ip, tcp = frame.packet.ip, frame.packet.tcp
-        if frame.outgoing and ip and tcp and tcp.flags == ("SYN",) and f"{ip.destination}:{tcp.destination}" == f"{relay.to_address}:{relay.to_port}":
+        if not frame.outgoing or ip is None or tcp is None or tcp.flags != ("SYN",):
+            continue
+        if (ip.destination, str(tcp.destination)) == (relay.to_address, relay.to_port):
             return Probe("tcp", ip.source, tcp.source, ip.destination, tcp.destination, sequence=tcp.sequence)
     return None
 
@@ -135,7 +137,8 @@ def second_origin(frames: Sequence[Frame], second: Probe) -> str:
 
 def _case(topology: Topology, sent: Probe, origin: str, frames: tuple[Frame, ...], before: Mapping[str, RuleSet]) -> Case:
     known = sent.seen(frames, origin) if sent.sequence is None else sent
-    return Case(topology, known, origin, frames, before, _rules(topology), trail(frames, known.is_request), trail(frames, known.is_answer))
+    request, answer = (without_copies(topology, trail(frames, is_it)) for is_it in (known.is_request, known.is_answer))
+    return Case(topology, known, origin, frames, before, _rules(topology), request, answer)
 
 
 def _judge(cases: Sequence[Case], capture: Capture) -> Stop | None:
