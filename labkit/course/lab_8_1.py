@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ EXAMPLES = {"archive": {"archive.sh": _ARCHIVE}}
 
 
 def named(_: Lab) -> Verdict:
-    """Measure that front and back have their cables in one bridge that is not docker0, and in no other, and that front finds back by name."""
+    """Measure that front and back have cables in one bridge, none in docker0, and that back answers front by its name."""
     pids = _pids("front", "back")
     if isinstance(pids, Verdict):
         return pids
@@ -107,7 +107,8 @@ def alone(_: Lab) -> Verdict:
     if not leads:
         return Verdict(passed=False, measured=f"no rule of NAT names port {LOCAL}", cause="no container that runs publishes it")
     if leads != {"127.0.0.1"}:
-        return Verdict(passed=False, measured=f"port {LOCAL} leads to a container", cause=f"it does on {', '.join(_word(one) for one in leads)}")
+        addresses = ", ".join(sorted(address or "every address" for address in leads))
+        return Verdict(passed=False, measured=f"port {LOCAL} leads to a container", cause=f"it does on {addresses}")
     if _answers(ADDRESS, LOCAL):
         return Verdict(passed=False, measured=f"port {LOCAL} leads to a container", cause="it is answered outside, too")
     if not netlink.within(NetworkNamespace(SERVER).path, lambda: _answers("127.0.0.1", LOCAL)):
@@ -134,11 +135,11 @@ def _netns(pid: int) -> int:
 
 def _bridges(pid: int) -> list[str]:
     """Return the bridges of the server into which a process has cables."""
-    inode, states = _netns(pid), network.states()
-    return [port.master for port in _ports(states, inode)]
+    return [port.master for port in _ports(network.states(rules=False), _netns(pid))]
 
 
-def _ports(states: tuple[NetworkState, ...] | list[NetworkState], inode: int) -> Iterator[LinkState]:
+def _ports(states: Iterable[NetworkState], inode: int) -> Iterator[LinkState]:
+    states = list(states)
     inside = [each for each in states if each.inode == inode]
     peers = {link.peer[1] for each in inside for link in each.links if link.peer and link.peer[0] == SERVER}
     for server in (each for each in states if each.name == SERVER):
@@ -159,10 +160,6 @@ def _leads(port: int) -> set[str]:
 
 def _rules() -> tuple[str, ...]:
     return netlink.within(NetworkNamespace(SERVER).path, read_rules)
-
-
-def _word(address: str) -> str:
-    return address or "every address"
 
 
 def _answers(address: str, port: int) -> bool:

@@ -175,7 +175,7 @@ def follow(destination: str, source: Source = None, started: Mapping[str, HasPid
     machine = Machine()
     _, where = _place(source, started or {}, lambda: machine)
     titles = _titles(machine)
-    found = following.follow(destination, where, titles=titles, relays=_relays(machine))
+    found = following.follow(destination, where, titles=titles, relays=_relays(machine), typed=source if isinstance(source, str) else "")
     return FollowedPacket(found, show.path_view(found, _networks(found, titles), rules=rules))
 
 

@@ -1,4 +1,4 @@
-"""The mirror of docker.io where a dockerd stands in a network namespace: who connects to an address there speaks with the same address here.
+"""The mirror of docker.io for a dockerd in a network namespace: an address there leads to the same address here.
 
 It listens in that namespace and connects from this one: a socket stays in the network namespace in which it was made, whoever uses it.
 See: network_namespaces(7), socket(2)

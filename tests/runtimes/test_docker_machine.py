@@ -46,11 +46,11 @@ def outside() -> str:
 @pytest.mark.usefixtures("services")
 def test_a_port_that_this_machine_uses_is_published_there_and_nothing_here_changes(docker: Docker):
     before = outside()
-    here = http.server.ThreadingHTTPServer(("0.0.0.0", 0), http.server.BaseHTTPRequestHandler)  # noqa: S104 - the port on every address
+    here = http.server.ThreadingHTTPServer(("0.0.0.0", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=here.serve_forever, daemon=True).start()
     docker("run", "--detach", "--publish", f"{here.server_port}:80", "busybox", "sh", "-c", "echo there > index.html; httpd -f -p 80")
-    process_ended = f"until wget -qO- 127.0.0.1:{here.server_port} | grep there; do true; done"
-    assert inside(NAME, process_ended) == "there\n"
+    fetch = f"until wget -qO- 127.0.0.1:{here.server_port} | grep there; do true; done"
+    assert inside(NAME, fetch) == "there\n"
     with urllib.request.urlopen(f"http://10.154.0.2:{here.server_port}/index.html") as page:
         assert page.read() == b"there\n"
     here.shutdown()

@@ -65,7 +65,8 @@ def _misaddressed(case: Case, seen: Trail, hop: str) -> Stop | None:
     sender = next((end for end in case.topology.ends() if end.link.mac == ethernet.source), None)
     called = case.topology.called(sender) if sender else f"{seen.last.ifname} in {case.topology.title(seen.last.netns)}"
     owner = owners[0]
-    why = f"{called} sends to {ethernet.destination}, and {hop} is at {owner.link.mac}, {case.topology.called(owner)}: it knew another before"
+    at = f"{hop} is at {owner.link.mac}, {case.topology.called(owner)}"
+    why = f"{called} sends to {ethernet.destination}, which it has learnt before, and {at}"
     return Stop("stale neighbour", called, why)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ Relay = tuple[int, PortMapping]
 
 
 def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] | None = None, relays: Sequence[Relay] = (),
-           patience: float = probe.PATIENCE) -> PacketPath:  # fmt: skip
+           patience: float = probe.PATIENCE, typed: str = "") -> PacketPath:  # fmt: skip
     """Send a packet and follow it and its answer through all network namespaces of the machine.
 
     Args:
@@ -41,6 +42,7 @@ def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] |
         titles: what namespaces are called, by their number, such as the names of containers.
         relays: programs that take connections and open others instead, such as docker-proxy, each with the number of its namespace.
         patience: seconds for the answer.
+        typed: how a person calls where it comes from; by default as ip(8) does.
 
     Raises:
         LabError: no address, or no such namespace.
@@ -53,7 +55,7 @@ def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] |
     where.check_there()
     topology = Topology(titles)
     origin = topology.netns_at(os.stat(where.path or HOST_NET).st_ino)
-    trace.record(f"labkit follow {destination}" + (f" --from {where.word}" if where.path else ""))
+    trace.record(f"labkit follow {destination}" + (f" --from {shlex.quote(typed) if typed else where.word}" if where.path else ""))
     before = _rules(topology)
     with Capture(topology.paths) as capture:
         sent = _send(topology.paths[origin], address, port, patience)
