@@ -27,7 +27,6 @@ from labkit.kernel.network.probe import Probe
 from labkit.kernel.network.rules import RuleSet
 from labkit.kernel.network.topology import Topology
 
-
 Relay = tuple[int, PortMapping]
 """The number of a network namespace, and what a program in it takes and where it leads that."""
 
