@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from labkit.kernel.network.capture import Frame
@@ -9,11 +10,13 @@ from labkit.kernel.network.path import Hop, PacketPath
 from labkit.kernel.state import NetworkState
 from labkit.show import markup, network, network_svg
 from labkit.show.tables import table
-from labkit.show.text import clean, columns, joined, wrap
+from labkit.show.text import WIDTH, clean, columns, indent, joined, wrap
 from labkit.show.view import View
 
 _SET_IN = "       "
 _ANSWER = "the answer"
+_DOES = re.compile(r"policy drop|\b(?:[ds]nat to \S+|redirect to \S+|masquerade|accept|drop|reject)\b")
+"""What a rule does: the same words for a rule of nft and for one of iptables."""
 
 
 def path_view(path: PacketPath, networks: Iterable[NetworkState] = (), *, rules: bool = True) -> View:
@@ -52,7 +55,7 @@ def _numbers(path: PacketPath) -> dict[int, int]:
     return {place: number for number, place in enumerate(seen, 1)}
 
 
-def _rows(part: Sequence[Hop], name: str, numbers: dict[int, int], rules: bool) -> list[tuple[str, list[str]]]:  # noqa: FBT001
+def _rows(part: Sequence[Hop], name: str, numbers: dict[int, int], rules: bool) -> list[tuple[str, list[str]]]:
     if not part:
         return []
     first = len(numbers) - sum(bool(hop.ifname) for hop in part) if name else 0
@@ -70,10 +73,8 @@ def _rows(part: Sequence[Hop], name: str, numbers: dict[int, int], rules: bool) 
 
 def _brief(words: str) -> str:
     """Return what a rule does, without its conditions."""
-    for word in ("dnat to", "snat to", "redirect", "masquerade", "accept", "drop", "reject", "policy drop"):
-        if (place := words.rfind(word)) >= 0:
-            return words[place:].partition(" of chain")[0].replace(" counter", "").split(' comment "')[0].removesuffix(" with icmp port-unreachable")
-    return words
+    match = _DOES.search(words.split(' comment "')[0])
+    return match[0] if match else words
 
 
 def _lines(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
@@ -81,7 +82,8 @@ def _lines(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
     lines, number = [], 0
     for kind, row in rows:
         if kind == "rule":
-            lines += wrap(f"{_SET_IN}{row[1]}: {row[3]}" if row[1] else f"{_SET_IN}{row[3]}", hanging=_SET_IN + "  ")
+            words = f"{row[1]}: {row[3]}" if row[1] else row[3]
+            lines += indent(wrap(words, WIDTH - len(_SET_IN), hanging="  "), _SET_IN)
         else:
             lines.append(places[number])
             number += 1

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 from labkit.kernel.network import netlink
@@ -71,7 +72,7 @@ class Capture:
         try:
             for name, path in self.places.items():
                 for ifname in self.ifnames or ("",):
-                    self._sockets.append((name, netlink.within(path, lambda ifname=ifname: _open(ifname))))
+                    self._sockets.append((name, netlink.within(path, partial(_open, ifname))))
             _await_stamps()
         except BaseException:
             self._close()

@@ -16,6 +16,14 @@ from labkit.kernel.network.topology import End, Topology
 _DNAT = re.compile(r"\bdnat(?: ip)? to ([\d.]+)(?::(\d+))?")
 
 
+def without_copies(topology: Topology, seen: Trail) -> Trail:
+    """Return a trail without the copies that a bridge sends to all of its ports: they come in for another MAC address, and end there."""
+    ends = [topology.end(frame.netns, frame.ifname) for frame in seen.frames]
+    copies = [end for frame, end in zip(seen.frames, ends, strict=True) if frame.foreign and end and not topology.bridge_of(end)]
+    kept = [number for number, end in enumerate(ends) if end is None or (end not in copies and topology.peer(end) not in copies)]
+    return Trail(tuple(seen.frames[number] for number in kept), tuple(seen.packets[number] for number in kept))
+
+
 @dataclass(frozen=True)
 class Case:
     """One packet and its answer, with all that was captured and counted meanwhile.
@@ -104,10 +112,19 @@ class Case:
         if passing.answer:
             origin = self.before_translation(netns)
             return origin if self.topology.has(netns, passing.destination) else passing.destination
-        for rule in self.met(netns, "prerouting", passing).rules:
+        return self._translated(netns, "prerouting", passing)
+
+    def _translated(self, netns: str, hook: str, passing: Passing) -> str:
+        for rule in self.met(netns, hook, passing).rules:
             if match := _DNAT.search(rule.verdict):
                 return match[1]
         return passing.destination
+
+    def sent_to(self) -> str:
+        """Return the destination by which the sender routes the packet: after DNAT there, if there was any."""
+        passing = self.passing(self.request, -1)
+        way = self.topology.way(self.origin, passing.destination)
+        return self._translated(self.origin, "output", replace(passing, oifname=way.ifname))
 
     def told(self, seen: Trail) -> list[Hop]:
         """Return the hops of a trail, each with what the packet met after it."""
@@ -123,7 +140,7 @@ class Case:
         leaving = replace(passing, oifname=first.ifname if first else self.topology.way(netns, passing.destination).ifname)
         met = [(hook, text) for hook in ("output", "postrouting") for text in self._texts(netns, hook, leaving)]
         title = self.topology.title(netns)
-        return Hop(netns, title, "", True, passing.source, passing.destination + port, None, tuple(met))
+        return Hop(netns, title, "", outgoing=True, source=passing.source, destination=passing.destination + port, met=tuple(met))
 
     def _after(self, seen: Trail, number: int) -> list[tuple[str, str]]:
         """Return what a packet met after it came in at a place."""

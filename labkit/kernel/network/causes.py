@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import replace
 
 from labkit.kernel.network import link_causes
@@ -19,7 +20,7 @@ REFUSED, SILENT = errno.ECONNREFUSED, errno.ETIMEDOUT
 def of(case: Case) -> Stop:
     """Return where a packet without the answer that says yes stopped, and why."""
     if not case.request:
-        return _sending(case, case.request, case.origin)
+        return _sending(case)
     refused = case.probe.protocol == "tcp" and case.answer and "RST" in (case.answer.packets[-1].tcp or _NO_FLAGS).flags
     if refused and case.answer.last.netns == case.origin:
         return _refused(case)
@@ -48,11 +49,25 @@ def _along(case: Case, seen: Trail) -> Stop:
     packet = seen.packets[-1]
     destination = packet.ip.destination if packet.ip else ""
     hop = _next_hop(case, last.netns, destination) if last.outgoing else destination
-    return link_causes.after(case.topology, last, hop) or _bridged(case, seen) or _left(case, seen)
+    return link_causes.after(case.topology, last, hop) or _misaddressed(case, seen, hop) or _bridged(case, seen) or _left(case, seen)
 
 
 def _next_hop(case: Case, netns: str, destination: str) -> str:
     return case.topology.way(netns, destination).gateway or destination
+
+
+def _misaddressed(case: Case, seen: Trail, hop: str) -> Stop | None:
+    """Return that a frame was sent to another MAC address than that of its neighbour: to one which the sender has learnt before."""
+    ethernet = seen.last.packet.ethernet
+    owners = case.topology.owners(hop)
+    if ethernet is None or not owners or ethernet.destination in [owner.link.mac for owner in owners]:
+        return None
+    sender = next((end for end in case.topology.ends() if end.link.mac == ethernet.source), None)
+    called = case.topology.called(sender) if sender else f"{seen.last.ifname} in {case.topology.title(seen.last.netns)}"
+    owner = owners[0]
+    at = f"{hop} is at {owner.link.mac}, {case.topology.called(owner)}"
+    why = f"{called} sends to {ethernet.destination}, which it has learnt before, and {at}"
+    return Stop("stale neighbour", called, why)
 
 
 def _bridged(case: Case, seen: Trail) -> Stop | None:
@@ -66,15 +81,20 @@ def _bridged(case: Case, seen: Trail) -> Stop | None:
     return _dropped(case, last.netns, ("prerouting", "forward"), replace(case.passing(seen, number), iifname=name, oifname=name))
 
 
-def _sending(case: Case, seen: Trail, netns: str) -> Stop:
+def _sending(case: Case) -> Stop:
     """Return why a packet was not seen to leave the namespace that sends it."""
-    passing = case.passing(seen, -1)
-    found = _routable(case, netns, passing.destination, passing)
+    netns, passing, destination = case.origin, case.passing(case.request, -1), case.sent_to()
+    found = _routable(case, netns, destination, passing)
     if found:
         return found
-    way = case.topology.way(netns, passing.destination)
+    way = case.topology.way(netns, destination)
     leaving = replace(passing, oifname=way.ifname)
-    return _dropped(case, netns, ("output", "postrouting"), leaving) or _unleft(case, netns, way, passing.destination) or _unknown(case, netns)
+    return (
+        _dropped(case, netns, ("output",), leaving)
+        or _unleft(case, netns, way, destination)
+        or _dropped(case, netns, ("postrouting",), replace(leaving, destination=destination))
+        or _unknown(case, netns)
+    )
 
 
 def _forwarding(case: Case, seen: Trail, number: int) -> Stop:
@@ -110,7 +130,7 @@ def _delivered(case: Case) -> Stop:
         return found
     back = _routable(case, frame.netns, passing.source, passing)
     if back:
-        return _untranslated(case, back, frame.netns, passing.source) if back.fault == "no route" else back
+        return _untranslated(case, frame.netns, passing.source) if back.fault == "no route" else back
     way = case.topology.way(frame.netns, passing.source)
     reply = Passing("", way.ifname, passing.destination, passing.source, passing.protocol, answer=True)
     return (
@@ -120,16 +140,25 @@ def _delivered(case: Case) -> Stop:
     )
 
 
-def _untranslated(case: Case, back: Stop, netns: str, source: str) -> Stop:
+def _untranslated(case: Case, netns: str, source: str) -> Stop:
     """Return why a namespace has no way back: of a source that a router on the way could have changed, that none did."""
     title = case.topology.title(netns)
-    routers = [frame.netns for number, frame in enumerate(case.request.frames) if number and frame.outgoing and frame.netns != case.origin]
-    router = next((one for one in routers if case.after.get(one) and case.after[one].translates and source == case.probe.source), None)
+    router = next((one for one in _routers(case) if source == case.probe.source), None)
     if router is None:
         return Stop("no route back", f"{title}", f"{title} got the packet and has no route to its source, {source}")
     name = case.topology.title(router)
     why = f"no rule of {name} gave the packet another source (MASQUERADE): {title} got it from {source}, and has no route back to that"
     return Stop("no masquerade", f"postrouting in {name}", why)
+
+
+def _routers(case: Case) -> Iterator[str]:
+    """Yield the namespaces that have forwarded the packet and are to lend it an address: with chains of nat, or a bridge for containers."""
+    for number, frame in enumerate(case.request.frames):
+        end = case.end(frame)
+        if not number or frame.outgoing or case.is_port(frame) or frame.netns == case.request.last.netns or end is None:
+            continue
+        if end.link.kind == "bridge" or (frame.netns in case.after and case.after[frame.netns].translates):
+            yield frame.netns
 
 
 def _left(case: Case, seen: Trail) -> Stop:
@@ -189,9 +218,23 @@ def _unleft(case: Case, netns: str, way: Way, destination: str) -> Stop | None:
     end = case.topology.end(netns, way.ifname)
     if end is None:
         return None
-    found = link_causes.down(case.topology, end)
     hop = way.gateway or destination
-    return found or link_causes.unanswered(case.topology, case.frames, netns, way.ifname, hop, bool(way.gateway))
+    found = link_causes.down(case.topology, end) or link_causes.unanswered(
+        case.topology, case.frames, netns, way.ifname, hop, gateway=bool(way.gateway)
+    )
+    if found and found.fault == link_causes.NO_NEIGHBOUR:
+        return _unheard(case, netns, way.ifname, hop) or found
+    return found
+
+
+def _unheard(case: Case, netns: str, ifname: str, hop: str) -> Stop | None:
+    """Return why one who has an address does not answer a question for it: of the address that asks, too, the way back is looked at."""
+    for frame in case.frames:
+        arp = frame.packet.arp
+        if arp and arp.target == hop and (frame.netns, frame.ifname, frame.outgoing) == (netns, ifname, True):
+            found = (_filtered_back(case, owner.netns, owner.link.ifname, arp.sender) for owner in case.topology.owners(hop))
+            return next((stop for stop in found if stop), None)
+    return None
 
 
 def _filtered_back(case: Case, netns: str, ifname: str, source: str) -> Stop | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from labkit import trace
 from labkit.errors import LabError
 from labkit.kernel.network import causes, netlink, probe, rules, stretches
 from labkit.kernel.network.capture import Capture, Frame
-from labkit.kernel.network.case import Case
+from labkit.kernel.network.case import Case, without_copies
 from labkit.kernel.network.link_causes import Stop
 from labkit.kernel.network.namespace import HOST_NET
 from labkit.kernel.network.nat import PortMapping
@@ -26,17 +27,21 @@ from labkit.kernel.network.probe import Probe
 from labkit.kernel.network.rules import RuleSet
 from labkit.kernel.network.topology import Topology
 
+Relay = tuple[int, PortMapping]
+"""The number of a network namespace, and what a program in it takes and where it leads that."""
 
-def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] | None = None, relays: Sequence[PortMapping] = (),
-           patience: float = probe.PATIENCE) -> PacketPath:  # fmt: skip
+
+def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] | None = None, relays: Sequence[Relay] = (),
+           patience: float = probe.PATIENCE, typed: str = "") -> PacketPath:  # fmt: skip
     """Send a packet and follow it and its answer through all network namespaces of the machine.
 
     Args:
         destination: "192.168.1.2" sends an echo request, "127.0.0.1:8080" opens a connection.
         netns: where from.
         titles: what namespaces are called, by their number, such as the names of containers.
-        relays: programs that take connections and open others instead, such as docker-proxy.
+        relays: programs that take connections and open others instead, such as docker-proxy, each with the number of its namespace.
         patience: seconds for the answer.
+        typed: how a person calls where it comes from; by default as ip(8) does.
 
     Raises:
         LabError: no address, or no such namespace.
@@ -49,11 +54,11 @@ def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] |
     where.check_there()
     topology = Topology(titles)
     origin = topology.netns_at(os.stat(where.path or HOST_NET).st_ino)
-    trace.record(f"labkit follow {destination}" + (f" --from {where.word}" if where.path else ""))
+    trace.record(f"labkit follow {destination}" + (f" --from {shlex.quote(typed) if typed else where.word}" if where.path else ""))
     before = _rules(topology)
     with Capture(topology.paths) as capture:
         sent = _send(topology.paths[origin], address, port, patience)
-        relay = _relay(relays, sent)
+        relay = _relay(relays, sent, capture.frames, topology, origin)
         second = _await_second(capture, relay, patience) if relay else None
         topology = Topology(titles)  # as it is now: also what came meanwhile
         case = _case(topology, sent, origin, capture.frames, before)
@@ -90,10 +95,16 @@ def _rules(topology: Topology) -> dict[str, RuleSet]:
     return {name: one or RuleSet() for name, one in zip(names, found, strict=True)}
 
 
-def _relay(relays: Sequence[PortMapping], sent: Probe) -> PortMapping | None:
-    """Return the program that takes a connection to this address and port, if it was taken."""
-    for one in relays:
-        if sent.port and one.port == str(sent.port) and one.address in (sent.destination, "0.0.0.0", "") and not sent.outcome:  # noqa: S104
+def _relay(relays: Sequence[Relay], sent: Probe, frames: tuple[Frame, ...], topology: Topology, origin: str) -> PortMapping | None:
+    """Return the program that took a connection: one that listens where it was seen last, on the address and port that it had there."""
+    known = sent.seen(frames, origin)
+    seen = without_copies(topology, trail(frames, known.is_request))
+    if sent.outcome or not seen or seen.packets[-1].tcp is None or seen.packets[-1].ip is None:
+        return None
+    inode = topology.states[seen.last.netns].inode
+    address, port = seen.packets[-1].ip.destination, seen.packets[-1].tcp.destination
+    for where, one in relays:
+        if where == inode and one.port == str(port) and one.address in (address, "0.0.0.0", ""):  # noqa: S104
             return one
     return None
 
@@ -116,7 +127,9 @@ def _await_second(capture: Capture, relay: PortMapping, patience: float) -> Prob
 def _second(frames: Sequence[Frame], relay: PortMapping) -> Probe | None:
     for frame in frames:
         ip, tcp = frame.packet.ip, frame.packet.tcp
-        if frame.outgoing and ip and tcp and tcp.flags == ("SYN",) and f"{ip.destination}:{tcp.destination}" == f"{relay.to_address}:{relay.to_port}":
+        if not frame.outgoing or ip is None or tcp is None or tcp.flags != ("SYN",):
+            continue
+        if (ip.destination, str(tcp.destination)) == (relay.to_address, relay.to_port):
             return Probe("tcp", ip.source, tcp.source, ip.destination, tcp.destination, sequence=tcp.sequence)
     return None
 
@@ -128,7 +141,8 @@ def second_origin(frames: Sequence[Frame], second: Probe) -> str:
 
 def _case(topology: Topology, sent: Probe, origin: str, frames: tuple[Frame, ...], before: Mapping[str, RuleSet]) -> Case:
     known = sent.seen(frames, origin) if sent.sequence is None else sent
-    return Case(topology, known, origin, frames, before, _rules(topology), trail(frames, known.is_request), trail(frames, known.is_answer))
+    request, answer = (without_copies(topology, trail(frames, is_it)) for is_it in (known.is_request, known.is_answer))
+    return Case(topology, known, origin, frames, before, _rules(topology), request, answer)
 
 
 def _judge(cases: Sequence[Case], capture: Capture) -> Stop | None:

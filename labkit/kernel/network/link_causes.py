@@ -1,4 +1,4 @@
-"""Why a frame does not come from one link to the next: links that are down, ports that are not plugged in, neighbours that do not answer."""
+"""Why a frame does not come from one link to the next: links that are down, ports not plugged in, neighbours that do not answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from labkit.kernel.network.capture import Frame
 from labkit.kernel.network.frames import Packet
 from labkit.kernel.network.path import trail
 from labkit.kernel.network.topology import End, Topology, carries
+
+NO_NEIGHBOUR = "no neighbour"
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,22 @@ def down(topology: Topology, end: End) -> Stop | None:
     called, what = topology.called(end), "bridge" if end.link.kind == "bridge" else "link"
     if not end.link.up:
         return Stop(f"{what} down", called, f"{what} {called} is down")
-    if carries(end.link):
-        return None
     other = topology.peer(end)
-    if other is not None and not other.link.up:
-        return Stop("link down", topology.called(other), f"link {topology.called(other)} is down, so its other end {called} has no carrier")
+    if other is not None:  # what the kernel says of its carrier follows by and by
+        why = f"link {topology.called(other)} is down, so its other end {called} has no carrier"
+        return None if other.link.up else Stop("link down", topology.called(other), why)
     if end.link.kind == "bridge":
         return without_ports(topology, end)
-    return Stop("no carrier", called, f"link {called} is up without a carrier")
+    return None if carries(end.link) else Stop("no carrier", called, f"link {called} is up without a carrier")
 
 
-def without_ports(topology: Topology, bridge: End) -> Stop:
-    """Return why a bridge carries nothing, by its ports."""
+def without_ports(topology: Topology, bridge: End) -> Stop | None:
+    """Return why a bridge carries nothing, by its ports; None where one of them could."""
     called, ports = topology.called(bridge), topology.ports(bridge)
     if not ports:
         return Stop("not plugged in", called, f"bridge {called} has no ports: nothing is plugged into it")
-    found = next((stop for port in ports if (stop := down(topology, port))), None)
-    return found or Stop("no carrier", called, f"bridge {called} has no carrier")
+    found = [down(topology, port) for port in ports]
+    return found[0] if all(found) else None
 
 
 def after(topology: Topology, last: Frame, target: str) -> Stop | None:
@@ -63,10 +64,9 @@ def after(topology: Topology, last: Frame, target: str) -> Stop | None:
     bridge = end if end.link.kind == "bridge" else topology.bridge_of(end)
     if last.outgoing and end.link.kind != "bridge":
         other = topology.peer(end)
-        return down(topology, other) if other else None
-    if bridge is None:
-        return None
-    return _across(topology, bridge, target)
+        if other is not None and (found := down(topology, other)):
+            return found
+    return _across(topology, bridge, target) if bridge else None
 
 
 def _across(topology: Topology, bridge: End, target: str) -> Stop | None:
@@ -79,7 +79,7 @@ def _across(topology: Topology, bridge: End, target: str) -> Stop | None:
         found = down(topology, owner) or _unplugged(topology, bridge, owner)
         if found:
             return found
-    return without_ports(topology, bridge) if not topology.ports(bridge) else None
+    return without_ports(topology, bridge)
 
 
 def _unplugged(topology: Topology, bridge: End, owner: End) -> Stop | None:
@@ -93,7 +93,8 @@ def _unplugged(topology: Topology, bridge: End, owner: End) -> Stop | None:
     return down(topology, port)
 
 
-def unanswered(topology: Topology, frames: tuple[Frame, ...], netns: str, ifname: str, address: str, gateway: bool) -> Stop | None:
+def unanswered(topology: Topology, frames: tuple[Frame, ...], netns: str, ifname: str, address: str,
+               *, gateway: bool) -> Stop | None:  # fmt: skip
     """Return why a namespace gets no MAC address for a neighbour; None where it did not ask, or was answered.
 
     Args:
@@ -119,10 +120,10 @@ def unanswered(topology: Topology, frames: tuple[Frame, ...], netns: str, ifname
         return None
     if replies:
         return after(topology, replies.last, _asker(topology, netns, ifname))
-    return _silent(topology, asked, netns, ifname, address, gateway)
+    return _silent(topology, asked, netns, ifname, address, gateway=gateway)
 
 
-def _silent(topology: Topology, asked: list[Frame], netns: str, ifname: str, address: str, gateway: bool) -> Stop:
+def _silent(topology: Topology, asked: list[Frame], netns: str, ifname: str, address: str, *, gateway: bool) -> Stop:
     owners = topology.owners(address)
     for frame in reversed(asked):
         if any((frame.netns, frame.ifname) == (owner.netns, owner.link.ifname) for owner in owners):
@@ -138,7 +139,7 @@ def _silent(topology: Topology, asked: list[Frame], netns: str, ifname: str, add
     heard = [end for frame in asked if not frame.outgoing and (end := topology.end(frame.netns, frame.ifname)) and end.link.addresses]
     others = ", ".join(dict.fromkeys(f"{topology.called(end)} has {end.link.addresses[0]}" for end in heard))
     why = f"nobody on {where} answers for {address}" + (f"; {others}" if others else "")
-    return Stop("no neighbour", where, why)
+    return Stop(NO_NEIGHBOUR, where, why)
 
 
 def _cut_off(topology: Topology, asked: list[Frame]) -> Stop | None:
@@ -155,7 +156,7 @@ def _cut_off(topology: Topology, asked: list[Frame]) -> Stop | None:
         return None
     if not bridge.link.up:
         return down(topology, bridge)
-    return without_ports(topology, bridge) if not topology.ports(bridge) else None
+    return without_ports(topology, bridge)
 
 
 def _asker(topology: Topology, netns: str, ifname: str) -> str:

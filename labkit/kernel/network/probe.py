@@ -163,7 +163,7 @@ def _await_reply(one: socket.socket, token: bytes, patience: float) -> int:
         try:
             data = one.recv(1 << 16)
         except OSError as error:  # an ICMP error, or a neighbour that does not answer
-            return error.errno or errno.EIO
+            return int(error.errno or errno.EIO)
         size = (data[0] & 0xF) * 4
         if data[size : size + 1] == bytes([ECHO_REPLY]) and data[size + 8 :].startswith(token):
             return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from labkit.kernel.network import link_causes, probe
 from labkit.kernel.network.capture import Capture
@@ -70,7 +71,7 @@ def of(case: Case) -> list[Stretch]:
     """Return the stretches of a path whose both ends are in sight."""
     looking = [number for number, frame in enumerate(case.request.frames) if not case.is_port(frame)]
     found = []
-    for one, other in zip(looking, looking[1:], strict=False):
+    for one, other in pairwise(looking):
         start, finish = case.request.frames[one], case.request.frames[other]
         packet = case.request.packets[one]
         here, there = case.end(start), case.end(finish)
