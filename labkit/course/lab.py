@@ -19,7 +19,7 @@ from labkit.show import View
 
 
 class Lab(Sandboxes):
-    """One open lab: verbs that change the kernel (mechanisms.py), verbs that look (views.py, image_views.py, sandboxes.py), and the teaching here.
+    """One open lab: verbs that change the kernel (mechanisms.py), verbs that look (views.py to sandboxes.py), and the teaching here.
 
     Args:
         lab_id: the lab.
@@ -135,6 +135,7 @@ class Lab(Sandboxes):
             CommandError: it cannot be made.
         """
         checkpoint = self.checkpoints.find(checkpoint_id)
+        trace.record(f"labkit given {self.id} {checkpoint_id}")
         with trace.silent():
             self.run(checkpoint.given)
         return show.notice("task", checkpoint.task)

@@ -9,7 +9,6 @@ from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.errors import LabError
 from labkit.kernel import network
 from labkit.kernel.network.endpoints import Endpoint
-from labkit.runtimes import docker_engine
 
 if TYPE_CHECKING:
     from labkit.course.lab import Lab
@@ -33,13 +32,14 @@ CLAIMS = (
 
 LAN, NEIGHBOUR = "10.84.0.0/24", "10.84.0.1"
 APART, OTHER_NEIGHBOUR = "10.86.0.0/24", "10.86.0.1"
+PAIR_NAMES = ("left", "right")
 FAR = "10.0.9.0/24"
 PORT = "4789"
 """Of VXLAN over UDP. See: RFC 7348"""
 
 
 def own(lab: Lab) -> Verdict:
-    """Measure that own is joined to the parent lan0 by a link of its own, with an address of that network, and that the neighbour answers."""
+    """Measure that own is joined to the parent lan0 by a link of its own, with an address there, and that the neighbour answers."""
     found = _on(lab, "own", "lan0", LAN)
     if isinstance(found, Verdict):
         return found
@@ -56,7 +56,7 @@ def far(lab: Lab) -> Verdict:
     if isinstance(found, Verdict):
         return found
     one, two = found
-    answer = network.ping(_address(two), netns=docker_engine.pid(lab.directory, "east", "one"))
+    answer = network.ping(_address(two), netns=lab.pid("east/one"))
     measured = f"one and two are joined by the vxlan with {one.vxlan}"
     if answer.received:
         return Verdict(passed=True, measured=f"{measured}, and reach each other")
@@ -64,24 +64,24 @@ def far(lab: Lab) -> Verdict:
 
 
 def alone(lab: Lab) -> Verdict:
-    """Measure that a and b are joined to lan2, that the neighbour there answers both, and that they do not reach each other."""
-    pair = [_on(lab, name, "lan2", APART) for name in ("a", "b")]
+    """Measure that left and right are joined to lan2, that the neighbour there answers both, and that they do not reach each other."""
+    pair = [_on(lab, name, "lan2", APART) for name in PAIR_NAMES]
     for found in pair:
         if isinstance(found, Verdict):
             return found
-    pids = [lab.pid(name) for name in ("a", "b")]
-    deaf = [name for name, pid in zip("ab", pids, strict=True) if not network.ping(OTHER_NEIGHBOUR, netns=pid).received]
+    pids = [lab.pid(name) for name in PAIR_NAMES]
+    deaf = [name for name, pid in zip(PAIR_NAMES, pids, strict=True) if not network.ping(OTHER_NEIGHBOUR, netns=pid).received]
     if deaf:
         cause = _down("lan2", None) or f"{OTHER_NEIGHBOUR} does not answer {deaf[0]}"
-        return Verdict(passed=False, measured="a and b are joined to lan2", cause=cause)
-    b = next(_address(found) for found in pair[1:] if isinstance(found, Endpoint))
-    if network.ping(b, netns=pids[0]).received:
-        return Verdict(passed=False, measured=f"{OTHER_NEIGHBOUR} answers a and b", cause="b answers a")
-    return Verdict(passed=True, measured=f"{OTHER_NEIGHBOUR} answers a and b, and b does not answer a")
+        return Verdict(passed=False, measured="left and right are joined to lan2", cause=cause)
+    right = next(_address(found) for found in pair[1:] if isinstance(found, Endpoint))
+    answers = network.ping(right, netns=pids[0]).received > 0
+    measured = f"{OTHER_NEIGHBOUR} answers left and right, and right {'answers' if answers else 'does not answer'} left"
+    return Verdict(not answers, measured, "both are in the same network of the driver" if answers else None)
 
 
 def _on(lab: Lab, container: str, parent: str, subnet: str) -> Endpoint | Verdict:
-    """Return the endpoint of a container that is stacked on a parent of this machine, with an address of a network; else what is missing."""
+    """Return the endpoint of a container that is stacked on a parent here, with an address of a network; else what is missing."""
     try:
         sandbox = lab.sandbox(container)
     except LabError:
@@ -120,11 +120,21 @@ def _broken() -> str | None:
     """Return what is measured between the engines that keeps packets of VXLAN from coming through."""
     for engine in ("east", "west"):
         state = network.NetworkNamespace.find(engine).state()
-        if any(PORT in rule and "drop" in rule for rule in state.rules):
-            return f"a rule of nft in {engine} drops what comes for UDP port {PORT}"
+        if why := _dropped(engine, state.rules):
+            return why
         if why := _down("wire0", engine):
             return why
     return None
+
+
+def _dropped(engine: str, rules: tuple[str, ...]) -> str | None:
+    """Return that a chain at the hook input drops packets of VXLAN: by a rule, or since none accepts them and nothing else does."""
+    named = [rule for rule in rules if f"udp dport {PORT}" in rule]
+    if any(rule.endswith("drop") for rule in named):
+        return f"a rule of nft in {engine} drops what comes in for UDP port {PORT}"
+    strict = any("hook input" in rule and "policy drop" in rule for rule in rules)
+    accepted = any(rule.endswith("accept") for rule in named)
+    return f"nft in {engine} drops what no rule accepts, and none accepts UDP port {PORT}" if strict and not accepted else None
 
 
 def _down(ifname: str, netns: str | None) -> str | None:
@@ -153,13 +163,15 @@ ip -n lan addr replace {2} dev {1}; ip -n lan link set {1} up; ip link set {0} u
 """
 LAN_PARENT = PARENT.format("lan0", "lan1", f"{NEIGHBOUR}/24")
 APART_PARENT = PARENT.format("lan2", "lan3", f"{OTHER_NEIGHBOUR}/24")
-CLEAR = GONE.format("own a b") + f"docker network prune --force{QUIET}\n"
+CLEAR = GONE.format("own left right") + f"docker network prune --force{QUIET}\n"
 """A parent serves one network at a time."""
 MACVLAN = "docker network create --driver macvlan --opt parent={0} {1} --subnet {2} {3} > /dev/null\n"
 BRIDGE = "docker network create --opt com.docker.network.bridge.name=lab84 --subnet 172.31.84.0/24 net84 > /dev/null\n"
 START = IMAGE + LAN_PARENT + CLEAR
 OWN = RUN.format("own", "--network lan84")
 OWN_NETWORK = MACVLAN.format("lan0", "", LAN, "lan84")
+PRIVATE = MACVLAN.format("lan2", "--opt macvlan_mode=private", APART, "apart")
+LEFT, RIGHT = (RUN.format(name, f"--network apart --ip 10.86.0.{number}") for number, name in enumerate(PAIR_NAMES, 11))
 
 WIRE = """\
 ip -n east link show wire0 > /dev/null 2>&1 || ip link add wire0 netns east type veth peer name wire0 netns west
@@ -182,12 +194,29 @@ ENGINES = IMAGE + WIRE + LOAD + SWARM + OVERLAY.format("far", FAR)
 NONE = f"docker -c east container rm --force one two{QUIET} || true\ndocker -c west container rm --force two{QUIET} || true\n"
 ON = "docker -c {0} container run --detach --name {1} {2} alpine sleep 600 > /dev/null\n"
 ONE, TWO = ON.format("east", "one", "--network far"), ON.format("west", "two", "--network far")
+HOST = "--network host"
+KEPT = '[ -n "$(docker -c {0} container ls --quiet --filter name={1} --filter network=far)" ] ||\n  '
 CONNECTS = until(f"docker -c east container exec one ping -c 1 -W 1 two{QUIET}")
+UNGUARDED = "ip netns exec west nft delete table inet guard 2> /dev/null || true\n"
 PAIR = ENGINES + NONE + ONE + TWO + CONNECTS
+PAIR_KEPT = UNGUARDED + ENGINES + KEPT.format("east", "one") + ONE + KEPT.format("west", "two") + TWO + CONNECTS
 GUARD = """\
-ip netns exec west nft 'add table inet guard; flush table inet guard
-  add chain inet guard input { type filter hook input priority 0; }; add rule inet guard input udp dport 4789 drop'
+# what the swarm needs comes in to this machine, and nothing else
+table inet guard {
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iif lo accept
+    ct state established accept
+    icmp type echo-request accept
+    tcp dport { 2377, 7946 } accept
+    udp dport 7946 accept
+  }
+}
 """
+GUARDED = "ip netns exec west nft -f guard.nft\n"
+ALSO = "ip netns exec west nft add rule inet guard input {} accept\n"
+
+EXAMPLES = {"guard": {"guard.nft": GUARD}, "pair": {"pair.sh": PAIR_KEPT}}
 
 CHECKPOINTS = (
     Checkpoint(
@@ -221,7 +250,7 @@ CHECKPOINTS = (
         undo=NONE,
         near_misses={
             "both on one engine": ENGINES + NONE + ONE + ON.format("east", "two", "--network far"),
-            "by the engines' own link": ENGINES + NONE + ON.format("east", "one", "--network host") + ON.format("west", "two", "--network host"),
+            "by the engines' own link": ENGINES + NONE + ON.format("east", "one", HOST) + ON.format("west", "two", HOST),
             "two networks": ENGINES + NONE + OVERLAY.format("near", "10.0.10.0/24") + ONE + ON.format("west", "two", "--network near"),
         },
     ),
@@ -232,20 +261,21 @@ CHECKPOINTS = (
         hints=(
             "do the engines reach each other? ip netns exec east ping -c 1 10.99.0.2",
             "the swarm speaks TCP, the containers' packets travel in UDP: what does west do with port 4789?",
-            "ip netns exec west nft list ruleset; nft delete table takes one away",
+            "ip netns exec west nft add rule inet guard input udp dport 4789 accept",
         ),
-        given=PAIR + GUARD,
-        solution="ip netns exec west nft delete table inet guard\n" + CONNECTS,
-        undo=GUARD,
+        given=f"{PAIR_KEPT}cat > guard.nft << 'END'\n{GUARD}END\n{GUARDED}",
+        solution=ALSO.format("udp dport 4789") + CONNECTS,
+        undo=UNGUARDED + GUARDED,
         near_misses={
-            "accepted, after it was dropped": "ip netns exec west nft add rule inet guard input udp dport 4789 accept\n",
+            "the port of TCP": ALSO.format("tcp dport 4789"),
+            "the port that VXLAN had before": ALSO.format("udp dport 8472"),
             "the rules of the other engine": "ip netns exec east nft flush ruleset\n",
             "the link down and up": "ip -n west link set wire0 down; ip -n west link set wire0 up\n",
         },
     ),
     Checkpoint(
         "alone",
-        task=f"a and b have addresses of {APART} on lan2; {OTHER_NEIGHBOUR} answers both, and neither reaches the other",
+        task=f"left and right have addresses of {APART} on lan2; {OTHER_NEIGHBOUR} answers both, and neither reaches the other",
         measure=alone,
         hints=(
             "ip-link(8), macvlan: what else is there than mode bridge?",
@@ -253,20 +283,12 @@ CHECKPOINTS = (
             f"docker network create --driver macvlan --opt parent=lan2 --opt macvlan_mode=private --subnet {APART} apart",
         ),
         given=IMAGE + APART_PARENT,
-        solution=CLEAR
-        + MACVLAN.format("lan2", "--opt macvlan_mode=private", APART, "apart")
-        + RUN.format("a", "--network apart --ip 10.86.0.11")
-        + RUN.format("b", "--network apart --ip 10.86.0.12"),
-        undo=GONE.format("a b"),
+        solution=CLEAR + PRIVATE + LEFT + RIGHT,
+        undo=GONE.format("left right"),
         near_misses={
-            "mode bridge": CLEAR
-            + MACVLAN.format("lan2", "", APART, "apart")
-            + RUN.format("a", "--network apart --ip 10.86.0.11")
-            + RUN.format("b", "--network apart --ip 10.86.0.12"),
-            "on a bridge": CLEAR + BRIDGE + RUN.format("a", "--network net84") + RUN.format("b", "--network net84"),
-            "one only": CLEAR
-            + MACVLAN.format("lan2", "--opt macvlan_mode=private", APART, "apart")
-            + RUN.format("a", "--network apart --ip 10.86.0.11"),
+            "mode bridge": CLEAR + MACVLAN.format("lan2", "", APART, "apart") + LEFT + RIGHT,
+            "on a bridge": CLEAR + BRIDGE + RUN.format("left", "--network net84") + RUN.format("right", "--network net84"),
+            "one only": CLEAR + PRIVATE + LEFT,
         },
     ),
 )

@@ -52,9 +52,9 @@ EXAMPLES = {"image": {"image/make.sh": IMAGE}}
 LITTLE = 2**20
 
 
-def thin(lab: Lab) -> Verdict:
+def thin(_: Lab) -> Verdict:
     """Measure that a container thin of one of the engines has changed the beginning of /big, and shares its other blocks with the image."""
-    pid = next((pid for pid in (_pid(lab, engine, "thin") for engine in ENGINES) if pid), None)
+    pid = next((pid for pid in (_pid(engine, "thin") for engine in ENGINES) if pid), None)
     if pid is None:
         return Verdict(passed=False, measured="thin does not run", cause="no engine has a container thin that runs")
     whose = blocks(pid, "/big")
@@ -65,7 +65,7 @@ def thin(lab: Lab) -> Verdict:
 
 def mended(lab: Lab) -> Verdict:
     """Measure that editor, on overlay2, has changed the beginning of /big, which is as long as it was."""
-    pid = docker_engine.pid(lab.directory, "overlay2", "editor")
+    pid = docker_engine.pid("overlay2", "editor")
     size = os.stat(f"/proc/{pid}/root/big").st_size
     wrong = [] if _begins(pid, "/big", b"mended") else ["its /big does not begin with mended"]
     wrong += [] if size == LARGE else ["its /big is not as long as it was"]
@@ -75,9 +75,9 @@ def mended(lab: Lab) -> Verdict:
     return Verdict(not wrong, "editor runs on overlay2", "; ".join(wrong) or None)
 
 
-def alone(lab: Lab) -> Verdict:
+def alone(_: Lab) -> Verdict:
     """Measure that alone, on overlay2, has a large file at /store that lies in a volume, and next to nothing in its upper directory."""
-    pid = docker_engine.pid(lab.directory, "overlay2", "alone")
+    pid = docker_engine.pid("overlay2", "alone")
     work = mounts.at("/store", among=mounts.mountinfo(pid))
     place = Path(f"/proc/{pid}/root/store/big")
     wrong = [] if work and origin(work) else ["nothing that lies on a disk is mounted at its /store"]
@@ -87,9 +87,9 @@ def alone(lab: Lab) -> Verdict:
     return Verdict(not wrong, "alone runs on overlay2", "; ".join(wrong) or None)
 
 
-def _pid(lab: Lab, engine: str, name: str) -> int | None:
+def _pid(engine: str, name: str) -> int | None:
     try:
-        return docker_engine.pid(lab.directory, engine, name)
+        return docker_engine.pid(engine, name)
     except LabError:
         return None
 

@@ -19,15 +19,12 @@ class Sandboxes(ImageViews):
         Shell: nsenter --target PID --net ip -d addr
 
         Args:
-            container: as for `xray`; "ENGINE/NAME" is one of an engine of the lab's.
+            container: as for `xray`.
 
         Raises:
             LabError: nothing is called so, or it does not run.
         """
-        engine, slash, name = container.partition("/")
-        pid = docker_engine.pid(self.directory, engine, name) if slash else self.pid(container)
-        kept = [file for each in docker_engine.claimed() for file in docker_engine.sandboxes(self.directory, each)]
-        return endpoints.sandbox(pid, kept)
+        return endpoints.sandbox(self.pid(container), docker_engine.sandboxes())
 
     def endpoints(self, container: str) -> tuple[Endpoint, ...]:
         """Return the links of a container but lo, each with what it is joined to.

@@ -92,7 +92,7 @@ class VolumeViews(Views):
         here = mounts.mountinfo()
         rows = []
         for engine in engines:
-            pid = docker_engine.pid(self.directory, engine, container)
+            pid = docker_engine.pid(engine, container)
             mount = root_of(pid)
             lies = upperdir(mount) or origin(mount, here) or "nowhere"
             rows.append((engine, mount.fstype, short_ids(lies.removeprefix(f"{self.directory}/{engine}/root/")), blocks(pid, path)))

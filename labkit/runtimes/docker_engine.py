@@ -66,22 +66,29 @@ def serve(directory: Path, name: str, **settings: object) -> Process:
     return process
 
 
-def pid(directory: Path, name: str, container: str) -> int:
+def serves(name: str) -> bool:
+    """Tell whether the lab that owns what is made, or outside of a lab any, has an engine of this name."""
+    return _directory(name) is not None
+
+
+def pid(name: str, container: str) -> int:
     """Return the first process of a container of an engine, as this machine numbers it.
 
     Shell:
         docker --context NAME container inspect --format '{{.State.Pid}}' CONTAINER
 
     Args:
-        directory: of the lab.
         name: of the engine.
         container: its name.
 
     Raises:
-        LabError: the engine has no such container, or it does not run.
+        LabError: there is no such engine, it has no such container, or it does not run.
     """
+    directory = _directory(name)
+    if directory is None:
+        raise LabError(f"no lab has an engine {name}")
     client = ["docker", "--context", name, "container", "inspect", "--format", "{{.State.Pid}}", container]
-    asked = commands.run(client, env=_environment(directory), check=False)
+    asked = commands.run(client, env=_environment(directory.parent), check=False)
     if asked.status or not asked.stdout.strip().isdigit():
         raise LabError(f"the engine {name} has no container {container}")
     if asked.stdout.strip() == "0":
@@ -89,10 +96,18 @@ def pid(directory: Path, name: str, container: str) -> int:
     return int(asked.stdout)
 
 
-def sandboxes(directory: Path, name: str) -> tuple[str, ...]:
-    """Return the files by which an engine keeps network namespaces, those of its networks among them, as this machine reaches them."""
-    roots = (Path(f"/proc/{known.pid}/root/run/docker/netns") for known in docker_daemon.processes_of(str(directory / name)))
-    return tuple(str(file) for root in roots for file in sorted(root.glob("*")))
+def sandboxes() -> tuple[str, ...]:
+    """Return the files by which the engines keep network namespaces, those of their networks among them, as this machine reaches them."""
+    engines = [known for directory in _directories() for known in docker_daemon.processes_of(str(directory))]
+    return tuple(str(file) for known in engines for file in sorted(Path(f"/proc/{known.pid}/root/run/docker/netns").glob("*")))
+
+
+def _directories() -> list[Path]:
+    return [Path(entry.key["directory"]) for entry in ledger.live(ledger.owner() or None) if entry.kind == _KIND]
+
+
+def _directory(name: str) -> Path | None:
+    return next((directory for directory in reversed(_directories()) if directory.name == name), None)
 
 
 def _environment(directory: Path) -> dict[str, str]:

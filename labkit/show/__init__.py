@@ -9,6 +9,7 @@ from labkit.show.layers import changes_view, file_view, layers_view, settings_vi
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
+from labkit.show.packet_path import frames_view, path_view
 from labkit.show.parts import parts_view
 from labkit.show.processes import process_table
 from labkit.show.sandboxes import sandbox_table
@@ -31,6 +32,7 @@ __all__ = [
     "difference",
     "file_view",
     "finding",
+    "frames_view",
     "image_tree",
     "layers_view",
     "namespace_table",
@@ -38,6 +40,7 @@ __all__ = [
     "notice",
     "operations",
     "parts_view",
+    "path_view",
     "process_table",
     "sandbox_table",
     "sequence",

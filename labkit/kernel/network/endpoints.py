@@ -16,6 +16,7 @@ from labkit.kernel.network import reading as network_state
 from labkit.kernel.network.messages import Link
 from labkit.kernel.network.netlink import NetlinkSocket
 from labkit.kernel.network.reading import HOST, netnsid
+from labkit.kernel.snapshot import noise
 
 _STACKED = ("macvlan", "ipvlan")
 
@@ -52,7 +53,7 @@ class Sandbox:
     Attributes:
         inode: its number.
         host: whether it is the machine's own.
-        endpoints: its links but lo, by index; none are read of the machine's own.
+        endpoints: its links but those that the kernel puts into every namespace, by index; none are read of the machine's own.
         gateway: where what is for nobody near goes first, or "".
     """
 
@@ -89,7 +90,8 @@ def sandbox(pid: int, others: Iterable[str] = ()) -> Sandbox:
         return Sandbox(inode, host=True, endpoints=(), gateway="")
     own = _read("", f"/proc/{pid}/ns/net")
     around = [_read(name, path) for name, path in _places(others)]
-    endpoints = tuple(_endpoint(link, own, around) for link in own.links if link.state.kind != "loopback")
+    told = (link for link in own.links if link.state.ifname not in noise.LINKS_OF_A_NEW_NAMESPACE)
+    endpoints = tuple(_endpoint(link, own, around) for link in told)
     return Sandbox(inode, host=False, endpoints=endpoints, gateway=netlink.within(own.path, _gateway))
 
 

@@ -104,6 +104,11 @@ def routes(route: NetlinkSocket, names: dict[int, str]) -> tuple[RouteState, ...
     return tuple(sorted(found, key=lambda hop: (":" in hop.destination + hop.gateway + hop.source, hop.destination, hop.ifname)))
 
 
+def places(proc: Path = Path("/proc"), run: Path = Path(NETNS_RUN)) -> dict[str, str | None]:
+    """Return every network namespace that has a name or a process: its name, as in NetworkState, to its file; the host's has none."""
+    return dict(_places(None, proc, run).values())
+
+
 def _places(namespaces: Iterable[NamespaceState] | None, proc: Path, run: Path) -> dict[int, tuple[str, str | None]]:
     """Return where the namespaces are: inode to (name, file); the host's has no file."""
     own = (proc / "self/ns/net").stat()
