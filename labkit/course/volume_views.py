@@ -40,7 +40,7 @@ class VolumeViews(Views):
             LabError: nothing is called so, it has ended, or nothing is mounted at a place.
         """
         machine, name, pid = self._read(thing)
-        inside, here = mounts.mountinfo(pid, machine.proc), mounts.mountinfo(proc=machine.proc)
+        inside, here = mounts.mountinfo(pid, Path(machine.proc)), mounts.mountinfo(proc=Path(machine.proc))
         rows = []
         for place in places or ("/",):
             mount = mounts.at(place, among=inside)
