@@ -221,6 +221,14 @@ def solution(lab: str, checkpoint: str) -> None:
 
 @cli.command()
 @click.argument("lab")
+@click.argument("checkpoint")
+def given(lab: str, checkpoint: str) -> None:
+    """Make what a CHECKPOINT of LAB begins with."""
+    click.echo(_attached(lab).given(checkpoint))
+
+
+@cli.command()
+@click.argument("lab")
 @click.argument("name")
 def example(lab: str, name: str) -> None:
     """Write the files of an example of LAB that are not there yet."""
@@ -287,6 +295,21 @@ def compare(runtimes: tuple[str, ...], *, as_json: bool, page: Path | None) -> N
         click.echo(show.comparison_json(found))
     elif page is None:
         click.echo(show.comparison_view(found))
+
+
+@cli.command()
+@click.argument("destination")
+@click.option("--from", "source", metavar="NAME", help="The network namespace, container or PID that sends it; else the host.")
+@click.option("--brief", is_flag=True, help="Say of the rules that it met what they do, not what they are.")
+def follow(destination: str, source: str | None, *, brief: bool) -> None:
+    """Send a packet to ADDRESS[:PORT]; show where it comes by."""
+    _as_root("follow")
+    from labkit.course import packets
+
+    found = packets.follow(destination, source, rules=not brief)
+    click.echo(found)
+    if not found:
+        sys.exit(1)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

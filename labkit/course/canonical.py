@@ -79,7 +79,11 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b172\.30\.0\.(?!1\b|0/)\d+", "172.30.0.N"),
     (r"\b172\.16\.28\.(?!1\b|0/)\d+", "172.16.28.N"),
     # and those of rkt's other network and of the lab's own; the chains of a pod are called after it
-    (r"\b172\.(19|31)\.0\.(?!1\b|0/)\d+", r"172.\1.0.N"),
+    (r"\b172\.(?:1[89]|2\d)\.(0|255)\.", r"172.18.\1."),  # docker's networks of one's own, by how many there were
+    (r"\b172\.(18|31)\.0\.(?!1\b|0/)\d+", r"172.\1.0.N"),
+    (r"\b0\.0\.11:\d+\b", "0.0.11:PORT"),  # where dockerd answers for names in a container
+    (r"\b((?:tcp|udp) sport )\d+(?= (?:counter )?snat to :53)", r"\1PORT"),
+    (r"…[0-9a-f]{1,12}(?=\"|&quot;)", "…ID"),  # the end of the name of a bridge, in a rule
     (r"\brkt-[0-9a-f]{8}…", "rkt-ID"),
     (r"\b(RKT-PFWD-[DS]NAT)-[0-9a-f]{8}\b", r"\1-ID"),
     # the same for the network of the pods, and where containerd keeps what runs
@@ -94,6 +98,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"\b[\d,]+ names\b", "N names"),
     # a name that no server knows: who was asked, and what the answer was
     (r"(dial tcp: lookup [\w.-]+)(?: on \S+)?: [^\n<]*", r"\1: NOT FOUND"),
+    (r"/dev/loop\d+\b", "/dev/loopN"),
     # places
     (r"(?:/[\w.+-]+)+/labs/(\d+\.\d+)\b", r"$LAB"),
     (rf"/sys/fs/cgroup/{_CONTROLLERS}(?=/lab-|[\s<&]|$)", "/sys/fs/cgroup"),

@@ -11,23 +11,39 @@ from types import ModuleType
 
 from labkit.errors import LabError
 from labkit.images import repositories
-from labkit.kernel import network
+from labkit.kernel import network, shared
 from labkit.kernel.network import NetworkNamespace
-from labkit.runtimes import by_hand, containerd_namespace, docker_claims, lifecycle, lxc, lxd_claims
+from labkit.runtimes import (
+    by_hand,
+    containerd_namespace,
+    docker_claims,
+    docker_engine,
+    docker_machine,
+    docker_storage,
+    lifecycle,
+    lxc,
+    lxd_claims,
+)
 from labkit.runtimes.cri import claim as pods
 
 Claim = tuple[str, str]
 """(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
 "runc" (in the lab's cgroups), "runc by hand" (with a state of the lab's own, too); "containerd", a namespace of containerd; "pods", a
-namespace of pods; "image" of the CRI, "docker image"; "repository" of the registry with accounts, without its host."""
+namespace of pods; "image" of the CRI, "docker image"; "docker machine", a network namespace in which the lab's dockerd stands; "docker
+engine", one more dockerd, in a network namespace of this name; "storage driver", such an engine whose data has a disk of its own;
+"repository" of the registry with accounts, without its host; "shared mount", a directory in the lab's that is a shared mount."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
     "link": network.claim_link,
+    "shared mount": shared.claim,
     "lxc": lxc.claim,
     "lxd": lxd_claims.claim,
     "docker": docker_claims.claim,
     "docker image": docker_claims.claim_image,
+    "docker engine": docker_engine.claim,
+    "docker machine": docker_machine.claim,
+    "storage driver": docker_storage.claim,
     "runc": lifecycle.homes,
     "runc by hand": by_hand.claim,
     "containerd": containerd_namespace.claim,

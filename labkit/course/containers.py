@@ -216,7 +216,7 @@ class Containers(Mechanisms):
 
         Args:
             command: what runs on the pseudo-terminal, such as "docker container run -it --rm alpine sh".
-            lines: what is typed; the last one ends it.
+            lines: what is typed; the last one ends it. Where that is keys, such as "^P^Q", they leave it, and what runs in it goes on.
             name: how lab and shell lines call it.
             options: of `terminal`.
 
@@ -227,7 +227,7 @@ class Containers(Mechanisms):
         with self.terminal(command, name, **{"patience": _PROMPT, **options}) as terminal:
             for line in typed:
                 terminal.run(line)
-            terminal.leave(last)
+            terminal.detach(last) if last.startswith("^") else terminal.leave(last)
 
     def rkt(self, line: str, name: str) -> Process:
         """Run a pod in the background until each of its apps has begun; the one of this line and name that runs is returned.

@@ -57,10 +57,13 @@ LABS = (
     CourseLab("6.4", "The life of a container with Podman", "containers", "containers/6.4-podman.ipynb"),
     CourseLab("7.1", "An image from a running container", "building", "building/7.1-commit.ipynb"),
     CourseLab("7.2", "An image from a Dockerfile", "building", "building/7.2-dockerfile.ipynb"),
-    CourseLab("8.1", "Networks of Docker", "networking"),
+    CourseLab("8.1", "Networks of Docker", "networking", "networking/8.1-docker.ipynb"),
     CourseLab("8.2", "Networks of rkt", "networking", "networking/8.2-rkt.ipynb"),
-    CourseLab("9.1", "Storage and volumes of Docker", "storage"),
+    CourseLab("8.3", "Docker's network by hand, and what breaks it", "networking", "networking/8.3-by-hand.ipynb"),
+    CourseLab("8.4", "The drivers of Docker's networks", "networking", "networking/8.4-drivers.ipynb"),
+    CourseLab("9.1", "Storage and volumes of Docker", "storage", "storage/9.1-docker-storage.ipynb"),
     CourseLab("9.2", "Storage and volumes of rkt", "storage", "storage/9.2-rkt-storage.ipynb"),
+    CourseLab("9.3", "Storage drivers, and what copy-up costs", "storage", "storage/9.3-drivers.ipynb"),
 )
 """Every lab of the course, in its order."""
 

@@ -13,7 +13,7 @@ from labkit import show, trace
 from labkit.course import examples
 from labkit.course.presenting import present
 from labkit.course.targets import Target
-from labkit.course.views import Views
+from labkit.course.volume_views import VolumeViews
 from labkit.images import saved
 from labkit.images.saved import Saved
 from labkit.kernel import upper
@@ -25,7 +25,7 @@ Image = str | Path
 """The name of an image of docker; or the place of an OCI layout or a saved archive."""
 
 
-class ImageViews(Views):
+class ImageViews(VolumeViews):
     """What a lab can show of images."""
 
     module: ModuleType

@@ -10,16 +10,16 @@ from types import ModuleType, TracebackType
 from labkit import show, trace
 from labkit.course import cells, claims, course_map, formatters, magics
 from labkit.course.checkpoints import Checkpoints, Verdict, as_checkpoints
-from labkit.course.image_views import ImageViews
 from labkit.course.predictions import Predictions
 from labkit.course.presenting import present, shell
 from labkit.course.progress import Progress
+from labkit.course.sandboxes import Sandboxes
 from labkit.errors import LabError
 from labkit.show import View
 
 
-class Lab(ImageViews):
-    """One open lab: verbs that change the kernel (mechanisms.py), verbs that look (views.py, image_views.py), and the teaching here.
+class Lab(Sandboxes):
+    """One open lab: verbs that change the kernel (mechanisms.py), verbs that look (views.py to sandboxes.py), and the teaching here.
 
     Args:
         lab_id: the lab.
@@ -135,6 +135,7 @@ class Lab(ImageViews):
             CommandError: it cannot be made.
         """
         checkpoint = self.checkpoints.find(checkpoint_id)
+        trace.record(f"labkit given {self.id} {checkpoint_id}")
         with trace.silent():
             self.run(checkpoint.given)
         return show.notice("task", checkpoint.task)

@@ -11,6 +11,7 @@ from labkit.errors import LabError
 from labkit.kernel.cgroups import Cgroup, subtree
 from labkit.kernel.xray.containers import Found, containers
 from labkit.kernel.xray.machine import Machine, read
+from labkit.runtimes import docker_engine
 from labkit.show import View, table
 
 
@@ -34,7 +35,8 @@ def target(thing: Target, started: Mapping[str, HasPid], machine: Machine) -> tu
     """Return the name and the pid of a process.
 
     Args:
-        thing: a pid, also as text; a process; the name of one that the lab started; the name or id of a container.
+        thing: a pid, also as text; a process; the name of one that the lab started; the name or id of a container;
+            "ENGINE/NAME" is a container of an engine that stands in a network namespace.
         started: the processes of the lab.
         machine: where it runs.
 
@@ -47,6 +49,9 @@ def target(thing: Target, started: Mapping[str, HasPid], machine: Machine) -> tu
         return thing.name or str(thing.pid), thing.pid
     if thing.isdecimal():
         return thing, int(thing)
+    engine, slash, name = thing.partition("/")
+    if slash and docker_engine.serves(engine):
+        return thing, docker_engine.pid(engine, name)
     for container in runtimes.containers():  # before the lab's processes: what watches over a container may be called as it is
         if container.ours and container.pid and thing in (container.name, str(container)):
             return thing, container.pid

@@ -72,6 +72,7 @@ class Terminal:
             wake: keys to press first, where what is there already waits in silence: "^M" for a shell that somebody left.
             options: of `kernel.processes.start`.
         """
+        program = os.path.basename(shlex.split(command)[0])
         argv, typed = (["sh", "-c", f"exec {command}"], typed or command) if "$" in command else (shlex.split(command), typed)
         environment = {**place.environment(), "PS1": PROMPT, "HISTFILE": ""}
         if os.path.basename(argv[0]) == "bash" and len(argv) == 1:
@@ -79,7 +80,7 @@ class Terminal:
         line = f"exec {{{name}_in}}> >({_typed(argv, typed, options.get('cwd'), place)} > $LAB/{name}.log 2>&1); {name}=$!"
         if "pid" in options.get("new", ()):  # unshare(1) stays outside
             line += f"; until {name}=$(pgrep -P $!); do sleep 0.1; done"
-        if os.path.basename(argv[0]) in INSIST and prompt != "":  # what is typed before the prompt may be taken by nobody
+        if program in INSIST and prompt != "":  # what is typed before the prompt may be taken by nobody
             press = f"; {_pressed(wake, name)}" if wake else ""
             line = f": > $LAB/{name}.log; {line}{press}; until grep -q '[]#$] ' $LAB/{name}.log; do sleep 0.1; done"
         options = {"cwd": place.directory, "env": environment, **options}
@@ -246,6 +247,8 @@ def _typed(argv: list[str], typed: str, cwd: Path | str | None, place: Workplace
     there = f"cd {shlex.quote(os.path.relpath(cwd, place.directory))}; " if cwd else ""
     if os.path.basename(argv[0]) in INSIST:
         return f"exec script -qec {shlex.quote(there + shlex.join(['exec', *argv]))} /dev/null"
+    if typed.split()[:1] and os.path.basename(typed.split()[0]) in INSIST:  # with a variable in it, which the shell in there reads
+        return f"exec script -qec {shlex.quote(f'{there}exec {typed}')} /dev/null"
     return f"{there}exec {typed or shlex.join(argv)}"
 
 

@@ -13,7 +13,7 @@ from labkit import show
 from labkit.course import pictures
 from labkit.course.following import Followed, following
 from labkit.course.mechanisms import Place
-from labkit.course.stores import Stores
+from labkit.course.packets import Packets
 from labkit.course.targets import HasPid, Target, cgroup_of, target
 from labkit.course.watching import runs
 from labkit.errors import LabError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from labkit.course.progress import Progress
 
 
-class Views(Stores):
+class Views(Packets):
     """What a lab can show."""
 
     checkpoints: Checkpoints

@@ -18,7 +18,7 @@ from labkit.images import search
 from labkit.kernel import cgroups, trees
 from labkit.kernel.cgroups import delegation
 from labkit.kernel.mounts import ownership as mount_ledger
-from labkit.runtimes import by_hand, crio, docker_daemon, podman_store, rkt_by_hand
+from labkit.runtimes import by_hand, crio, docker_daemon, docker_engine, docker_storage, podman_store, rkt_by_hand
 
 if TYPE_CHECKING:
     from labkit.course.terminal import Terminal
@@ -69,6 +69,8 @@ class Workplace:
                 by_hand.make(self.directory)
             if "dockerd" in self.needs:
                 self.started[docker_daemon.NAME] = docker_daemon.serve(self.directory)
+            for engine in docker_engine.claimed():
+                self.started[engine] = docker_engine.serve(self.directory, engine, **docker_storage.settings(self.directory, engine))
             if "rkt" in self.needs:
                 self.started[rkt_by_hand.NAME] = rkt_by_hand.serve(self.directory)
         self.is_open = True

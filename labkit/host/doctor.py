@@ -60,6 +60,7 @@ CHECKS = (
     Check("namespaces", "kinds of namespace", measures.namespaces),
     Check("userns", "whether one can be made", measures.user_namespaces),
     Check("overlay", "the overlay file system", measures.overlay),
+    Check("btrfs", "the btrfs file system", measures.btrfs),
     Check("fuse", "file systems in user space", measures.fuse),
     Check("unionfs", "a union file system in user space", measures.union),
     *map(_tool, ("lscgroup", "ip", "ifconfig", "unshare", "nsenter", "lsns", "nft")),

@@ -160,6 +160,17 @@ def overlay(machine: Machine) -> Finding:
     return red("not in this kernel", "neither in /proc/filesystems nor a module", "boot a kernel of Debian 12 or later")
 
 
+def btrfs(machine: Machine) -> Finding:
+    """Tell whether the kernel has btrfs, built in, loaded, or as a module, and whether one can be made."""
+    found = re.search(r"\bbtrfs$", (machine.proc / "filesystems").read_text(), re.MULTILINE)
+    modules = machine.modules / machine.release() / "modules.dep"
+    if not found and not (modules.exists() and "/btrfs.ko" in modules.read_text()):
+        return red("not in this kernel", "neither in /proc/filesystems nor a module", "boot a kernel of Debian 12 or later")
+    if not shutil.which("mkfs.btrfs", path=machine.path):
+        return red("in this kernel", "no command mkfs.btrfs in PATH", "apt-get install btrfs-progs")
+    return green("in /proc/filesystems" if found else "a module that the first mount loads")
+
+
 def fuse(machine: Machine) -> Finding:
     """Open /dev/fuse as a FUSE daemon does."""
     device = machine.dev / "fuse"

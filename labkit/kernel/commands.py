@@ -38,6 +38,8 @@ PACKAGES = {
     "lxc-start": "lxc",
     "lsns": "util-linux",
     "mergerfs": "mergerfs",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "nft": "nftables",
     "nsenter": "util-linux",

@@ -118,7 +118,7 @@ def inventory(proc: str | Path = "/proc", *, owners: bool = True) -> tuple[Names
                 members[readlink(base + file)].append(pid)
             except OSError:
                 continue  # not ours to read, or it ended while we looked
-    named = dict(_kept_by_mounts(prefix + "self/mountinfo"))
+    named = {**dict(_kept_out_of_sight(members, prefix)), **dict(kept_by_mounts(prefix + "self/mountinfo"))}
     states = (_namespace(link, members.get(link, []), named.get(link), prefix, owners) for link in {**members, **named})
     order = {name: place for place, name in enumerate(KINDS)}
     return tuple(sorted(filter(None, states), key=lambda state: (order[state.kind], state.inode)))
@@ -205,14 +205,34 @@ def _inode(link: str) -> int | None:
         return None
 
 
-def _kept_by_mounts(mountinfo: str) -> Iterator[tuple[str, str]]:
-    """Yield (such as "net:[4026532201]", mount point) for each mounted namespace, /run/netns last so that it is what counts."""
+def kept_by_mounts(mountinfo: str) -> Iterator[tuple[str, str]]:
+    """Yield (such as "net:[4026532201]", mount point) for each mounted namespace, /run/netns last so that it is what counts.
+
+    Args:
+        mountinfo: the file that tells the mounts.
+    """
     try:
         lines = [line.split() for line in _read(mountinfo).splitlines() if " - nsfs " in line]
     except OSError:
         return
     for _, link, path in sorted((line[4].startswith("/run/netns/"), line[3], line[4]) for line in lines):
         yield link, path.replace("\\040", " ")
+
+
+def _kept_out_of_sight(members: Mapping[str, list[str]], prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield network namespaces without a process which only the mounts of another network namespace's processes keep, as an engine's do."""
+    near = {pid for kind in ("mnt", "net") for pid in members.get(_link(f"{prefix}self/ns/{kind}"), ())}
+    for pid in [pids[0] for link, pids in members.items() if link.startswith("mnt:") and not near.intersection(pids)]:
+        for link, path in kept_by_mounts(f"{prefix}{pid}/mountinfo"):
+            if link.startswith("net:") and link not in members:
+                yield link, f"{prefix}{pid}/root{path}"
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
 
 
 def _namespace(link: str, pids: list[str], path: str | None, prefix: str, owners: bool) -> NamespaceState | None:

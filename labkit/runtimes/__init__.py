@@ -32,7 +32,15 @@ _PLACES = {
 }
 """Name to the module and the class in it."""
 
-_CLAIMS = ("runtimes.by_hand", "runtimes.containerd_namespace", "runtimes.docker_claims", "runtimes.cri.claim", "appc.claims")
+_CLAIMS = (
+    "runtimes.by_hand",
+    "runtimes.containerd_namespace",
+    "runtimes.docker_claims",
+    "runtimes.docker_engine",
+    "runtimes.docker_storage",
+    "runtimes.cri.claim",
+    "appc.claims",
+)
 """Modules that take names for what is made by hand."""
 
 ALL = tuple(_PLACES)

@@ -2,7 +2,7 @@
 
 It has its state in the lab's directory, a bridge and a cgroup of its own, and a mount namespace in which an empty /run keeps its
 containerd, its shims and the state of runc apart from the machine's. Its mounts end with its processes. The machine's packet filter
-it leaves alone. See: dockerd(8), https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
+it leaves alone; where the lab claims it, it stands in a network namespace and has one there (docker_machine.py). See: dockerd(8), https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from labkit import ledger, trace
 from labkit.host.services.places import places
@@ -21,7 +23,7 @@ from labkit.kernel.cgroups import subtree
 from labkit.kernel.cgroups.delegation import hand_down, homes
 from labkit.kernel.processes import ending
 from labkit.kernel.processes.process import Process
-from labkit.runtimes import granting
+from labkit.runtimes import docker_machine, granting
 
 NAME = "dockerd"
 """Of the process in its lab, and of its directory below the lab's."""
@@ -38,6 +40,7 @@ _STEPS = (
     'exec dockerd --config-file "$0"/daemon.json',
 )
 _SCRIPT = "; ".join(_STEPS)
+_UNFORWARDING = "echo 0 > /proc/sys/net/ipv4/ip_forward; "  # a new namespace has this machine's: dockerd drops what it forwards if it was 0
 
 
 def socket() -> Path | None:
@@ -85,15 +88,14 @@ def serve(directory: Path) -> Process:
         (own / "client/config.json").write_text("{}\n")  # podman reads it, too, and wants it to be there
         exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environment(directory).items()]
         (directory / "docker.env").write_text("".join(exports))
-        ifname = bridge(ledger.owner())
-        network.bridge(ifname)
-        network.address(ifname, BRIDGE)
-        network.up(ifname)
+        machine = docker_machine.claimed()
+        if machine:
+            docker_machine.make(machine, own)
+        ifname = "" if machine else _bridge()
         (own / "daemon.json").write_text(json.dumps(configuration(own, ifname), indent=2) + "\n")
         newest = max(link.index for link in network.links())
         with ledger.making(_KIND, directory=str(own), bridge=ifname, after=str(newest)):
-            process = _start(own)
-            process.wait_ready(lambda: _answers(own), "the lab's dockerd")
+            process = start(own, NAME, enter={"net": docker_machine.inside(machine)} if machine else {})
     return process
 
 
@@ -102,18 +104,16 @@ def configuration(own: Path, ifname: str) -> dict[str, object]:
 
     Args:
         own: the daemon's directory.
-        ifname: its bridge.
+        ifname: its bridge; "" where it has a machine of its own.
     """
+    here = {"bridge": ifname, "iptables": False, "ip6tables": False, "ip-forward": False}
     return {
         "data-root": f"{own}/root",
         "exec-root": "/run/docker",
         "pidfile": "/run/docker.pid",
         "hosts": [f"unix://{own}/docker.sock"],
         "registry-mirrors": [f"http://{places().registry_address}"],
-        "bridge": ifname,
-        "iptables": False,
-        "ip6tables": False,
-        "ip-forward": False,
+        **(here if ifname else docker_machine.configuration()),
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "cgroup-parent": f"/{subtree()}/docker",
         "shutdown-timeout": 1,
@@ -122,26 +122,59 @@ def configuration(own: Path, ifname: str) -> dict[str, object]:
     }
 
 
-def _start(own: Path) -> Process:
-    argv = ["sh", "-c", _SCRIPT, str(own)]
-    return processes.start(
-        argv, name=NAME, stdout=own / "dockerd.log", new=("mount",), propagation="slave", env=rooted.ENVIRONMENT, cwd="/"
-    )
+def start(own: Path, name: str, enter: Mapping[str, object]) -> Process:
+    """Start a daemon by its daemon.json in a mount namespace with an empty /run, and return once it answers.
+
+    Args:
+        own: its directory, with daemon.json.
+        name: of the process in its lab.
+        enter: kind to the namespace that it stands in; none for this machine's network.
+
+    Raises:
+        LabError: it ended instead, or does not answer in time, with the last line of its log.
+    """
+    argv = ["sh", "-c", f"{_UNFORWARDING if enter else ''}{_SCRIPT}", str(own)]
+    options: dict[str, Any] = {"new": ("mount",), "enter": enter, "propagation": "slave", "env": rooted.ENVIRONMENT, "cwd": "/"}
+    process = processes.start(argv, name=name, stdout=own / "dockerd.log", **options)
+    process.wait_ready(lambda: answers(own), f"the lab's {name}")
+    return process
 
 
-def _answers(own: Path) -> bool:
+def _bridge() -> str:
+    ifname = bridge(ledger.owner())
+    network.bridge(ifname)
+    network.address(ifname, BRIDGE)
+    network.up(ifname)
+    return ifname
+
+
+def answers(own: Path) -> bool:
+    """Tell whether the daemon of this directory answers."""
     if not (own / "docker.sock").is_socket():
         return False
     argv = ["docker", "--config", f"{own}/client", "--host", f"unix://{own}/docker.sock", "version", "--format", "{{.Server.Version}}"]
     return commands.run(argv, env=rooted.ENVIRONMENT, check=False).status == 0
 
 
-@ledger.undoes(_KIND)
-def _undo(entry: ledger.Entry) -> None:
-    """Kill the daemon and its containerd: alive, they start containers again. Containers and shims end with the lab's cgroups."""
-    told = os.fsencode(f"{entry.key['directory']}/daemon.json")
+def processes_of(own: str) -> list[ending.Known]:
+    """Return the processes that were told to read the daemon.json of a directory: its daemon."""
+    told, found = os.fsencode(f"{own}/daemon.json"), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if told in (process / "cmdline").read_bytes().split(b"\0") and (known := ending.known(int(process.name))):
-                ending.end([], root=known)
-    network.delete_unfinished(_VETH, int(entry.key["after"]), entry.key["bridge"])
+                found.append(known)
+    return found
+
+
+def end(own: str) -> None:
+    """Kill the daemon of a directory and its containerd: alive, they start containers again."""
+    for known in processes_of(own):
+        ending.end([], root=known)
+
+
+@ledger.undoes(_KIND)
+def _undo(entry: ledger.Entry) -> None:
+    """Kill the daemon. Containers and shims end with the lab's cgroups."""
+    end(entry.key["directory"])
+    if entry.key["bridge"]:  # in a machine of its own they go with that
+        network.delete_unfinished(_VETH, int(entry.key["after"]), entry.key["bridge"])

@@ -9,8 +9,10 @@ from labkit.show.layers import changes_view, file_view, layers_view, settings_vi
 from labkit.show.namespaces import namespace_table
 from labkit.show.network import network_picture
 from labkit.show.notices import finding, notice
+from labkit.show.packet_path import frames_view, path_view
 from labkit.show.parts import parts_view
 from labkit.show.processes import process_table
+from labkit.show.sandboxes import sandbox_table
 from labkit.show.sequence import sequence
 from labkit.show.tables import table
 from labkit.show.union import union_stack
@@ -30,6 +32,7 @@ __all__ = [
     "difference",
     "file_view",
     "finding",
+    "frames_view",
     "image_tree",
     "layers_view",
     "namespace_table",
@@ -37,7 +40,9 @@ __all__ = [
     "notice",
     "operations",
     "parts_view",
+    "path_view",
     "process_table",
+    "sandbox_table",
     "sequence",
     "settings_view",
     "stack",

@@ -78,7 +78,7 @@ def network_picture(networks: Iterable[NetworkState]) -> View:
     Args:
         networks: in any order; the host comes first, then the named ones, then those without a name.
     """
-    sites = [_site(one) for one in sorted(networks, key=lambda one: (one.name != "host", one.name.startswith("net:["), natural(one.name)))]
+    sites = network_sites(networks)
     if not sites:
         return View(EMPTY, markup.box(markup.note(EMPTY)))
     busy = [site for site in sites if site.name == "host" or any(plug.link.kind != "loopback" for plug in site.plugs)]
@@ -89,6 +89,11 @@ def network_picture(networks: Iterable[NetworkState]) -> View:
     text = joined([*lines, *([""] if remarks else []), *(line for remark in remarks for line in wrap(remark))])
     svg, size = network_svg.draw(shown)
     return View(text, markup.figure(markup.picture(svg, text, size), *map(markup.note, remarks)))
+
+
+def network_sites(networks: Iterable[NetworkState]) -> list[Site]:
+    """Return network namespaces as they are drawn: the host first, then the named ones, then those without a name."""
+    return [_site(one) for one in sorted(networks, key=lambda one: (one.name != "host", one.name.startswith("net:["), natural(one.name)))]
 
 
 def _remarks(others: Sequence[Site]) -> list[str]:

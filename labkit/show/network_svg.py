@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,8 +38,13 @@ class _Placed:
         return self.x + _BOX if self.left else self.x
 
 
-def draw(sites: Sequence[Site]) -> tuple[str, tuple[int, int]]:
-    """Return the SVG and its size in pixels."""
+def draw(sites: Sequence[Site], marks: Mapping[End, str] | None = None) -> tuple[str, tuple[int, int]]:
+    """Return the SVG and its size in pixels.
+
+    Args:
+        sites: the namespaces.
+        marks: what is written beside a link, such as the numbers of the hops of a packet.
+    """
     canvas = Canvas()
     sides = _sides(sites)
     bottoms = {True: float(_MARGIN), False: float(_MARGIN)}
@@ -51,6 +56,9 @@ def draw(sites: Sequence[Site]) -> tuple[str, tuple[int, int]]:
     for box in placed:
         _draw_box(canvas, box)
     stubs = _draw_cables(canvas, placed)
+    for box in placed:
+        _draw_marks(canvas, box, marks or {})
+    stubs = stubs or bool(marks)
     wide = 2 * _MARGIN + _BOX
     if not all(left for _, left in sides):
         wide += _LANE + _BOX
@@ -131,6 +139,14 @@ def _draw_box(canvas: Canvas, box: _Placed) -> None:
     for line in _footer(site):
         canvas.label((box.x + 14, y + 12), line, _BOX - 28, size=11, quiet=True)
         y += _LINE
+
+
+def _draw_marks(canvas: Canvas, box: _Placed, marks: Mapping[End, str]) -> None:
+    """Write beside the edge of a box, over the cables, what its links are marked with."""
+    way, anchor = (1, "start") if box.left else (-1, "end")
+    for ifname, y in box.ends.items():
+        text = marks.get((box.site.name, ifname), "")
+        canvas.label((box.edge + way * 10, y - 4), text, _LANE / 2 - 12, bold=True, size=11, anchor=anchor, halo=GROUND)
 
 
 def _title(name: str) -> str:

@@ -148,6 +148,14 @@ def test_overlay_as_a_module_counts_and_none_is_red(tmp_path: Path) -> None:
     assert found("overlay", machine).colour == "green"
 
 
+def test_btrfs_needs_a_kernel_that_has_it_and_the_command_that_makes_one(tmp_path: Path) -> None:
+    machine = replace(fake_proc(tmp_path, filesystems="\text4\n"), modules=tmp_path / "modules")
+    assert found("btrfs", machine).cause == "neither in /proc/filesystems nor a module"
+    built_in = fake_proc(tmp_path / "in", filesystems="\tbtrfs\n")
+    assert found("btrfs", built_in).colour == "green"
+    assert found("btrfs", replace(built_in, path=str(tmp_path))).remedy == "apt-get install btrfs-progs"
+
+
 def test_no_fuse_device_is_red_with_the_kernels_answer(tmp_path: Path) -> None:
     finding = found("fuse", Machine(dev=tmp_path))
     assert (finding.colour, finding.cause) == ("red", "No such file or directory")

@@ -17,7 +17,7 @@ import pytest
 from labkit.course import course_map
 
 DATA = Path(__file__).parents[1] / "data/course"
-IDS = ("4.5", "5.1", "5.2", "5.3", "6.1", "6.2", "6.3", "6.4", "7.1", "7.2", "8.2", "9.2")
+IDS = ("4.5", "5.1", "5.2", "5.3", "6.1", "6.2", "6.3", "6.4", "7.1", "7.2", "8.1", "8.2", "9.1", "9.2")
 """The labs that run every command of the course, once they are written."""
 
 LEAVE = "Ctrl p + Ctrl q"

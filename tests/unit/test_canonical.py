@@ -68,6 +68,7 @@ SAME += [
     ("freezer:/lab-6.1/runc/busybox\n  freezer.state: THAWED -> FROZEN", "cgroup2:/lab-6.1/runc/busybox\n  cgroup.freeze: 0 -> 1"),
     ("freezer.state: FROZEN → THAWED", "cgroup.freeze: 1 → 0"),
     ("root     12302   12290  0 17:54 pts/0    00:00:00 sh", "root         317     301  3 Nov28 pts/0    00:00:00 sh"),
+    ("- mount $LAB/vfs/root ext4 /dev/loop1", "- mount $LAB/vfs/root ext4 /dev/loop12"),
     ("inet 172.30.0.2/24 brd 172.30.0.255 scope global eth0", "inet 172.30.0.17/24 brd 172.30.0.255 scope global eth0"),
     ("10.203.10.24/24 on eth0", "10.203.10.7/24 on eth0"),
     ("/run/labkit/containerd/io.con…k/k8s.io/524947918195…/rootfs", "/run/containerd/io.containerd…k/k8s.io/e5966c5a8e57…/rootfs"),

@@ -18,6 +18,7 @@ lab=(
     docker-registry apache2-utils openssl   # htpasswd, the accounts of a registry
     gpg gpgv gpgconf gpg-agent              # signatures of App Container images
     supervisor                              # starts the services where systemd does not run
+    btrfs-progs e2fsprogs                   # disks of a lab, one a storage driver
     rsync xz-utils zstd curl
 )
 machine=(

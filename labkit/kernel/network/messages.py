@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from labkit.kernel.network.netlink import attributes
@@ -12,7 +14,12 @@ from labkit.kernel.state import LinkState, RouteState
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 _ARPHRD_LOOPBACK = 772
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
-_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND = 18, 23, 37, 1
+_IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 23, 37, 1, 2
+_IFLA_KIND_FIRST = 1  # IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VXLAN_ID
+_MODES = {
+    "macvlan": {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"},
+    "ipvlan": {0: "l2", 1: "l3", 2: "l3s"},
+}
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 7, 9, 15, 18
 _RT_TABLE_MAIN, _RTN_UNICAST, _RTM_F_CLONED = 254, 1, 0x200
@@ -31,6 +38,7 @@ class Link:
         link: index of the other end of a veth, or 0.
         netnsid: the namespace of the other end, as this namespace numbers it; None for this one.
         counters: rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped.
+        detail: what its kind adds: the mode of a macvlan or ipvlan, the id of a vxlan; else "".
     """
 
     state: LinkState
@@ -39,6 +47,7 @@ class Link:
     link: int = 0
     netnsid: int | None = None
     counters: tuple[int, ...] = ()
+    detail: str = ""
 
 
 def parse_link(message: bytes) -> Link:
@@ -59,7 +68,17 @@ def parse_link(message: bytes) -> Link:
     netnsid = found.get(_IFLA_LINK_NETNSID)
     counters = struct.unpack_from("=8Q", found[_IFLA_STATS64]) if _IFLA_STATS64 in found else ()
     other = _number(found.get(_IFLA_LINK))
-    return Link(state, flags, _number(found.get(_IFLA_MASTER)), other, None if netnsid is None else _number(netnsid), counters)
+    master, number = _number(found.get(_IFLA_MASTER)), None if netnsid is None else _number(netnsid)
+    return Link(state, flags, master, other, number, counters, _detail(kind, info.get(_IFLA_INFO_DATA, b"")))
+
+
+def _detail(kind: str, data: bytes) -> str:
+    """Return the one attribute that tells two links of a kind apart; in all of these kinds it is the first."""
+    value = int.from_bytes(attributes(data).get(_IFLA_KIND_FIRST, b""), sys.byteorder)
+    if kind == "vxlan":
+        return f"id {value}"
+    modes: Mapping[int, str] = _MODES.get(kind, {})
+    return f"mode {modes.get(value, str(value))}" if modes else ""
 
 
 def parse_address(message: bytes) -> tuple[int, str]:

@@ -23,13 +23,13 @@ def read_rules() -> tuple[str, ...]:
     Returns:
         As `parse_rules`; the tables alone, where nft is not installed.
     """
-    tables = _tables()
-    if not tables:
+    there = tables()
+    if not there:
         return ()
     try:
         done = commands.run(["nft", "--stateless", "list", "ruleset"], timeout=10)
     except LabError:
-        return tables
+        return there
     return parse_rules(done.stdout)
 
 
@@ -65,7 +65,8 @@ def _open(statement: str) -> bool:
     return bare.count("{") > bare.count("}")
 
 
-def _tables() -> tuple[str, ...]:
+def tables() -> tuple[str, ...]:
+    """Return the tables of this thread's network namespace, such as "table ip filter"."""
     try:
         with netlink.NetlinkSocket(netlink.NETLINK_NETFILTER) as netfilter:
             messages = netfilter.dump(_NFT_MSG_GETTABLE, bytes(4))

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from labkit.kernel.namespaces import kept_by_mounts
 from labkit.kernel.network import netlink
 from labkit.kernel.network.messages import Link, parse_address, parse_link, parse_route
 from labkit.kernel.network.netlink import NetlinkSocket, attributes
@@ -103,6 +104,11 @@ def routes(route: NetlinkSocket, names: dict[int, str]) -> tuple[RouteState, ...
     return tuple(sorted(found, key=lambda hop: (":" in hop.destination + hop.gateway + hop.source, hop.destination, hop.ifname)))
 
 
+def places(proc: Path = Path("/proc"), run: Path = Path(NETNS_RUN)) -> dict[str, str | None]:
+    """Return every network namespace that has a name or a process: its name, as in NetworkState, to its file; the host's has none."""
+    return dict(_places(None, proc, run).values())
+
+
 def _places(namespaces: Iterable[NamespaceState] | None, proc: Path, run: Path) -> dict[int, tuple[str, str | None]]:
     """Return where the namespaces are: inode to (name, file); the host's has no file."""
     own = (proc / "self/ns/net").stat()
@@ -136,7 +142,18 @@ def _of_processes(proc: Path) -> dict[int, str]:
                 found.setdefault(os.readlink(path), path)
             except OSError:  # gone meanwhile, or not ours to see
                 continue
+    own = f"{root}/self/ns/net"
+    for process in [path.removesuffix("/ns/net") for path in found.values() if not _is_same(path, own)]:
+        for target, mountpoint in kept_by_mounts(f"{process}/mountinfo"):  # an engine keeps more where its mounts alone are seen
+            found.setdefault(target, f"{process}/root{mountpoint}")
     return {int(target[5:-1]): path for target, path in found.items() if target.startswith("net:[")}
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
 
 
 def _of_inventory(namespaces: Iterable[NamespaceState], proc: Path) -> dict[int, str]:
@@ -212,11 +229,12 @@ def _leads_to(route: NetlinkSocket, network: _Network, link: Link, other: _Netwo
     if link.netnsid is None or other is network:
         return link.netnsid is None and other is network
     if other.inode not in numbers:
-        numbers[other.inode] = _netnsid(route, other.path or "/proc/self/ns/net")
+        numbers[other.inode] = netnsid(route, other.path or "/proc/self/ns/net")
     return numbers[other.inode] == link.netnsid
 
 
-def _netnsid(route: NetlinkSocket, path: str) -> int | None:
+def netnsid(route: NetlinkSocket, path: str) -> int | None:
+    """Return the number that the namespace of a socket gives to the one of a file; None where it has none for it."""
     try:
         with open(path, "rb") as file:
             answer = route.request(netlink.RTM_GETNSID, bytes(4) + netlink.attribute(_NETNSA_FD, struct.pack("=I", file.fileno())))

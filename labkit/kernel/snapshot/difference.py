@@ -78,7 +78,8 @@ def _given_again(before: Snapshot, after: Snapshot) -> set[tuple[str, int]]:
 
 
 def _is_named_netns(namespace: NamespaceState) -> bool:
-    return namespace.kind == "net" and namespace.path is not None and bool(noise.NETNS.search(namespace.path))
+    path = namespace.path if namespace.kind == "net" else None
+    return path is not None and bool(noise.NETNS.search(path) or noise.NETNS_OF_AN_ENGINE.search(path))
 
 
 # cgroups

@@ -96,6 +96,9 @@ ANONYMOUS = "0:"
 NETNS = re.compile(r"^(?:/var)?/run/netns(?:/|$)")
 """Where ip-netns(8) keeps namespaces by their names."""
 
+NETNS_OF_AN_ENGINE = re.compile(r"^/proc/\d+/root/.*/docker/netns/")
+"""Where an engine whose mounts nobody else sees keeps network namespaces: of a container it is shown with its process."""
+
 MOUNTPOINTS = re.compile(
     rf"{NETNS.pattern}"  # a named network namespace: shown as that
     r"|/docker/netns/"  # what keeps the network of a container of docker: shown with its process
@@ -124,6 +127,9 @@ RULE_COUNTERS = ((re.compile(r"counter packets \d+ bytes \d+"), "counter"), (re.
 
 NAT_OF_A_POD = re.compile(r"\bCNI-[0-9a-f]{24}\b")
 """Rules of nft that CNI makes and removes with the network of a pod, in a chain of its own: shown with its link and its address."""
+
+NAME_SERVER_OF_DOCKER = re.compile(r"\bDOCKER_OUTPUT\b")
+"""The chain by which docker turns what a container asks 127.0.0.11 to a name server, at ports of chance: the table with it is left out."""
 
 STOPPED = frozenset("Tt")
 """Of the states in ps(1) only stopped is news: running, sleeping and waiting change all the time."""
