@@ -185,7 +185,7 @@ done
 """
 SWARM = """\
 docker -c east node ls > /dev/null 2>&1 || docker -c east swarm init --advertise-addr 10.99.0.1 > /dev/null
-docker -c west info | grep -q 'Swarm: active' ||
+docker -c west info 2> /dev/null | grep -q 'Swarm: active' ||
   docker -c west swarm join --token $(docker -c east swarm join-token --quiet worker) 10.99.0.1:2377 > /dev/null
 """
 OVERLAY = "docker -c east network inspect {0} > /dev/null 2>&1 ||\n"
