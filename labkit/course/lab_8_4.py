@@ -185,7 +185,7 @@ done
 """
 SWARM = """\
 docker -c east node ls > /dev/null 2>&1 || docker -c east swarm init --advertise-addr 10.99.0.1 > /dev/null
-docker -c west info | grep -q 'Swarm: active' ||
+docker -c west info 2> /dev/null | grep -q 'Swarm: active' ||
   docker -c west swarm join --token $(docker -c east swarm join-token --quiet worker) 10.99.0.1:2377 > /dev/null
 """
 OVERLAY = "docker -c east network inspect {0} > /dev/null 2>&1 ||\n"
@@ -213,10 +213,10 @@ table inet guard {
   }
 }
 """
-GUARDED = "ip netns exec west nft -f guard.nft\n"
+GUARDED = "ip netns exec west nft -f guard/guard.nft\n"
 ALSO = "ip netns exec west nft add rule inet guard input {} accept\n"
 
-EXAMPLES = {"guard": {"guard.nft": GUARD}, "pair": {"pair.sh": PAIR_KEPT}}
+EXAMPLES = {"guard": {"guard/guard.nft": GUARD}, "pair": {"pair/pair.sh": PAIR_KEPT}}
 
 CHECKPOINTS = (
     Checkpoint(
@@ -263,7 +263,7 @@ CHECKPOINTS = (
             "the swarm speaks TCP, the containers' packets travel in UDP: what does west do with port 4789?",
             "ip netns exec west nft add rule inet guard input udp dport 4789 accept",
         ),
-        given=f"{PAIR_KEPT}cat > guard.nft << 'END'\n{GUARD}END\n{GUARDED}",
+        given=f"{PAIR_KEPT}mkdir -p guard; cat > guard/guard.nft << 'END'\n{GUARD}END\n{GUARDED}",
         solution=ALSO.format("udp dport 4789") + CONNECTS,
         undo=UNGUARDED + GUARDED,
         near_misses={

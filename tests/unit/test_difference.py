@@ -259,6 +259,12 @@ def test_what_keeps_the_network_of_a_container_of_docker_is_shown_with_its_proce
     assert not diff(Snapshot(), Snapshot(mounts=(kept,)))
 
 
+def test_a_network_namespace_that_an_engine_keeps_for_itself_is_no_news():
+    kept = NamespaceState("net", 9, path="/proc/70/root/run/docker/netns/1-vhsnr4zdwu")
+    assert not diff(Snapshot(), Snapshot(namespaces=(kept,)))
+    assert diff(Snapshot(), Snapshot(namespaces=(replace(kept, path="/proc/70/root/run/mine"),)))
+
+
 @pytest.mark.parametrize("place", ["netns/cni-36398d8d-2a3b-7a94-1881-23949df45724", f"sandboxes/{DOCKER_ID}/shm"])
 def test_what_keeps_network_and_memory_of_a_pod_is_shown_with_its_process(place):
     kept = replace(TMPFS, mountpoint=f"/run/labkit/containerd/io.containerd.grpc.v1.cri/{place}")

@@ -247,3 +247,27 @@ except KeyboardInterrupt:
 def test_an_interrupt_waits_for_the_end_of_the_thread_and_is_not_lost(then):
     done = subprocess.run([sys.executable, "-c", INTERRUPTED.format(then=then)], capture_output=True, text=True, check=True)
     assert done.stdout == "interrupted after 1\n"
+
+
+def stacked(kind: str, number: int, width: int) -> bytes:
+    """Write the message of a link by hand: of its kind, with the first attribute of that kind."""
+    data = attribute(2, attribute(1, number.to_bytes(width, sys.byteorder)))
+    info = attribute(18, attribute(1, kind.encode() + b"\0") + data)
+    return bytes(16) + attribute(3, b"eth0\0") + info
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "width", "told"),
+    [
+        ("macvlan", 4, 4, "mode bridge"),
+        ("macvlan", 1, 4, "mode private"),
+        ("macvlan", 99, 4, "mode 99"),
+        ("ipvlan", 0, 2, "mode l2"),
+        ("ipvlan", 1, 2, "mode l3"),
+        ("vxlan", 4097, 4, "id 4097"),
+        ("veth", 1, 4, ""),
+    ],
+)
+def test_a_link_says_what_tells_it_from_others_of_its_kind(kind, number, width, told):
+    link = parse_link(stacked(kind, number, width))
+    assert (link.state.kind, link.detail) == (kind, told)

@@ -29,7 +29,7 @@ def of(case: Case) -> Stop:
     last = case.request.last
     if not last.outgoing and not case.is_port(last):
         number = len(case.request.frames) - 1
-        if case.topology.way(last.netns, case.routed_to(case.request, number)).local:
+        if case.topology.way(last.netns, case.routed_to(case.request, number)[0]).local:
             return _delivered(case)
     return _along(case, case.request)
 
@@ -83,7 +83,8 @@ def _bridged(case: Case, seen: Trail) -> Stop | None:
 
 def _sending(case: Case) -> Stop:
     """Return why a packet was not seen to leave the namespace that sends it."""
-    netns, passing, destination = case.origin, case.passing(case.request, -1), case.sent_to()
+    netns, passing = case.origin, case.passing(case.request, -1)
+    destination, port = case.sent_to()
     found = _routable(case, netns, destination, passing)
     if found:
         return found
@@ -92,7 +93,7 @@ def _sending(case: Case) -> Stop:
     return (
         _dropped(case, netns, ("output",), leaving)
         or _unleft(case, netns, way, destination)
-        or _dropped(case, netns, ("postrouting",), replace(leaving, destination=destination))
+        or _dropped(case, netns, ("postrouting",), replace(leaving, destination=destination, port=port))
         or _unknown(case, netns)
     )
 
@@ -100,7 +101,7 @@ def _sending(case: Case) -> Stop:
 def _forwarding(case: Case, seen: Trail, number: int) -> Stop:
     """Return why a packet that came into a namespace did not leave it again."""
     frame, passing = seen.frames[number], case.passing(seen, number)
-    netns, destination = frame.netns, case.routed_to(seen, number)
+    netns, (destination, port) = frame.netns, case.routed_to(seen, number)
     found = _dropped(case, netns, ("prerouting",), passing) or _filtered_back(case, netns, frame.ifname, passing.source)
     if found:
         return found
@@ -112,7 +113,7 @@ def _forwarding(case: Case, seen: Trail, number: int) -> Stop:
     if found:
         return found
     way = case.topology.way(netns, destination)
-    leaving = replace(passing, destination=destination, oifname=way.ifname)
+    leaving = replace(passing, destination=destination, port=port, oifname=way.ifname)
     return (
         _dropped(case, netns, ("forward",), leaving)
         or _unleft(case, netns, way, destination)
@@ -184,7 +185,10 @@ def _left(case: Case, seen: Trail) -> Stop:
 def _refused(case: Case) -> Stop:
     """Return who refused a connection: a rule, or a host on which nobody listens."""
     last, number = case.request.last, len(case.request.frames) - 1
-    found = _dropped(case, last.netns, ("input", "forward"), case.passing(case.request, number))
+    destination, port = case.routed_to(case.request, number)
+    way = case.topology.way(last.netns, destination)
+    passing = replace(case.passing(case.request, number), destination=destination, port=port, oifname="" if way.local else way.ifname)
+    found = _dropped(case, last.netns, ("input",) if way.local else ("forward",), passing)
     if found:
         return found
     title, packet = case.topology.title(last.netns), case.request.packets[-1]

@@ -132,19 +132,8 @@ def _route(route: RouteState) -> str:
 
 
 def _rules(networks: Mapping[str, NetworkState]) -> dict[tuple[str, str, int], str]:
-    told = {name: _without_name_server(each.rules) for name, each in networks.items()}
-    shown = {name: [rule for rule in rules if not noise.NAT_OF_A_POD.search(rule)] for name, rules in told.items()}
+    shown = {name: [rule for rule in each.rules if not noise.NAT_OF_A_POD.search(rule)] for name, each in networks.items()}
     return _numbered({name: [noise.without_counters(rule) for rule in rules] for name, rules in shown.items()})
-
-
-def _without_name_server(rules: tuple[str, ...]) -> list[str]:
-    tables = {_table(rule) for rule in rules if noise.NAME_SERVER_OF_DOCKER.search(rule)}
-    return [rule for rule in rules if _table(rule) not in tables]
-
-
-def _table(rule: str) -> tuple[str, ...]:
-    """Return by which words a rule says in which table it is: "table", its family, its name."""
-    return tuple(rule.split()[:3])
 
 
 def _numbered(texts: Mapping[str, list[str]]) -> dict[tuple[str, str, int], str]:

@@ -128,9 +128,6 @@ RULE_COUNTERS = ((re.compile(r"counter packets \d+ bytes \d+"), "counter"), (re.
 NAT_OF_A_POD = re.compile(r"\bCNI-[0-9a-f]{24}\b")
 """Rules of nft that CNI makes and removes with the network of a pod, in a chain of its own: shown with its link and its address."""
 
-NAME_SERVER_OF_DOCKER = re.compile(r"\bDOCKER_OUTPUT\b")
-"""The chain by which docker turns what a container asks 127.0.0.11 to a name server, at ports of chance: the table with it is left out."""
-
 STOPPED = frozenset("Tt")
 """Of the states in ps(1) only stopped is news: running, sleeping and waiting change all the time."""
 
