@@ -221,6 +221,14 @@ def solution(lab: str, checkpoint: str) -> None:
 
 @cli.command()
 @click.argument("lab")
+@click.argument("checkpoint")
+def given(lab: str, checkpoint: str) -> None:
+    """Make what a CHECKPOINT of LAB begins with, such as a set-up that is broken."""
+    click.echo(_attached(lab).given(checkpoint))
+
+
+@cli.command()
+@click.argument("lab")
 @click.argument("name")
 def example(lab: str, name: str) -> None:
     """Write the files of an example of LAB that are not there yet."""

@@ -81,7 +81,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     # and those of rkt's other network and of the lab's own; the chains of a pod are called after it
     (r"\b172\.(?:1[89]|2\d)\.(0|255)\.", r"172.18.\1."),  # docker's networks of one's own, by how many there were
     (r"\b172\.(18|31)\.0\.(?!1\b|0/)\d+", r"172.\1.0.N"),
-    (r"\b0\.0\.11:\d+\b", "0.0.11:PORT"),  # where dockerd answers for names in a container
+    (r"((?:\b127\.0\.0|…[\d.]*)\.11:)\d+\b", r"\1PORT"),  # where dockerd answers for names in a container
     (r"\b((?:tcp|udp) sport )\d+(?= (?:counter )?snat to :53)", r"\1PORT"),
     (r"…[0-9a-f]{1,12}(?=\"|&quot;)", "…ID"),  # the end of the name of a bridge, in a rule
     (r"\brkt-[0-9a-f]{8}…", "rkt-ID"),
