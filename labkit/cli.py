@@ -223,7 +223,7 @@ def solution(lab: str, checkpoint: str) -> None:
 @click.argument("lab")
 @click.argument("checkpoint")
 def given(lab: str, checkpoint: str) -> None:
-    """Make what a CHECKPOINT of LAB begins with, such as a set-up that is broken."""
+    """Make what a CHECKPOINT of LAB begins with."""
     click.echo(_attached(lab).given(checkpoint))
 
 

@@ -135,6 +135,7 @@ class Lab(ImageViews):
             CommandError: it cannot be made.
         """
         checkpoint = self.checkpoints.find(checkpoint_id)
+        trace.record(f"labkit given {self.id} {checkpoint_id}")
         with trace.silent():
             self.run(checkpoint.given)
         return show.notice("task", checkpoint.task)

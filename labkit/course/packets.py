@@ -16,7 +16,6 @@ from labkit.kernel.network import NetworkNamespace, places
 from labkit.kernel.network import capture as capturing
 from labkit.kernel.network import follow as following
 from labkit.kernel.network.capture import Capture, Frame
-from labkit.kernel.network.nat import PortMapping
 from labkit.kernel.network.path import Hop, PacketPath
 from labkit.kernel.state import NetworkState
 from labkit.kernel.xray.containers import containers
@@ -63,6 +62,11 @@ class FollowedPacket:
     def hops(self) -> tuple[Hop, ...]:
         """Where it was seen, there and back."""
         return self.path.hops
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The links at which it was seen on its way there, such as "br0 in host"."""
+        return tuple(f"{hop.ifname} in {hop.title}" for hop in self.path.request if hop.ifname)
 
     def addresses(self) -> tuple[str, ...]:
         """Return what its addresses were on the way there, "SOURCE > DESTINATION", each once."""
@@ -201,8 +205,9 @@ def _titles(machine: Machine) -> dict[int, str]:
     return titles
 
 
-def _relays(machine: Machine) -> list[PortMapping]:
-    return [mapping for member in machine.called("docker-proxy") if (mapping := docker_proxy(member))]
+def _relays(machine: Machine) -> list[following.Relay]:
+    found = [(machine.inode(member.pid, "net"), docker_proxy(member)) for member in machine.called("docker-proxy")]
+    return [(inode, mapping) for inode, mapping in found if inode and mapping]
 
 
 def _networks(found: PacketPath, titles: Mapping[int, str]) -> list[NetworkState]:

@@ -78,10 +78,12 @@ def _brief(words: str) -> str:
 
 
 def _lines(rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    places = columns([row for kind, row in rows if kind != "rule"])
+    places = columns([row for kind, row in rows if kind == "hop"])
     lines, number = [], 0
     for kind, row in rows:
-        if kind == "rule":
+        if kind == "name":
+            lines.append(f"   {row[1]}")
+        elif kind == "rule":
             words = f"{row[1]}: {row[3]}" if row[1] else row[3]
             lines += indent(wrap(words, WIDTH - len(_SET_IN), hanging="  "), _SET_IN)
         else:
@@ -98,5 +100,8 @@ def _picture(path: PacketPath, networks: list[NetworkState], numbers: dict[int, 
         if place in numbers:
             key = (hop.title, hop.ifname)
             marks[key] = f"{marks[key]} {numbers[place]}" if key in marks else str(numbers[place])
+    ifname, _, title = path.where.partition(" in ")
+    if title:
+        marks[title, ifname] = f"{marks.get((title, ifname), '')} ✗".strip()
     svg, size = network_svg.draw(network.network_sites(networks), marks)
     return [markup.picture(svg, text, size)]

@@ -147,7 +147,8 @@ ILL = {
     "ip_forward is 0": (
         LAN, "ip netns exec router sysctl -qw net.ipv4.ip_forward=0", "203.0.113.2", "c1", "", "no forwarding", "br0 in router"),
     "ip_forward is 0, published": (
-        LAN, "ip netns exec router sysctl -qw net.ipv4.ip_forward=0", "203.0.113.1:8080", "remote", "c1:80", "no forwarding", "out in router"),
+        LAN, "ip netns exec router sysctl -qw net.ipv4.ip_forward=0", "203.0.113.1:8080", "remote", "c1:80", "no forwarding",
+        "out in router"),
     "FORWARD's policy drops": (
         LAN, "ip netns exec router iptables -P FORWARD DROP", "203.0.113.2", "c1", "", "dropped", "forward in router"),
     "FORWARD's policy drops, published": (
@@ -184,11 +185,14 @@ ILL = {
         LAN, "ip -n router link set v2 mtu 1300", "172.18.0.12", "c1", "", "wrong MTU", "v2 in router"),
     "the target has a larger mtu than its bridge": (
         LAN, "ip -n c1 link set eth0 mtu 9000", "203.0.113.1:8080", "remote", "c1:80", "wrong MTU", "v1 in router"),
+    "a neighbour has another MAC address since": (
+        LAN, "ip -n c1 neigh add 172.18.0.12 lladdr 02:00:00:00:00:99 dev eth0", "172.18.0.12", "c1", "", "stale neighbour", "eth0 in c1"),
     "nobody listens": (LAN, "true", "172.18.0.12:80", "c1", "", "nobody listens", "eth0 in c2"),
     "nobody listens at a published port": (LAN, "true", "203.0.113.1:8080", "remote", "", "nobody listens", "eth0 in c1"),
     "nobody has the address": (LAN, "ip -n c2 addr flush dev eth0", "172.18.0.12", "c1", "", "no neighbour", "eth0 in c1"),
     "the target's address is in another subnet": (
-        LAN, "ip -n c2 addr flush dev eth0; ip -n c2 addr add 172.19.0.12/24 dev eth0", "172.18.0.12", "c1", "", "no neighbour", "eth0 in c1"),
+        LAN, "ip -n c2 addr flush dev eth0; ip -n c2 addr add 172.19.0.12/24 dev eth0", "172.18.0.12", "c1", "",
+        "no neighbour", "eth0 in c1"),
     "rp_filter, and another way back": (
         ROUTED, """ip netns exec router sysctl -qw net.ipv4.conf.all.rp_filter=1; ip -n c1 addr add 10.99.0.1/32 dev lo
         ip -n c1 route replace default via 10.7.1.1 src 10.99.0.1; ip -n router route add 10.99.0.1/32 dev r2""", "10.7.2.2", "c1", "",

@@ -106,22 +106,22 @@ class Case:
                 return packet.ip.source
         return self.probe.source
 
-    def routed_to(self, seen: Trail, number: int) -> str:
-        """Return the destination by which a namespace routes a packet that came in: after DNAT there, if there was any."""
+    def routed_to(self, seen: Trail, number: int) -> tuple[str, int]:
+        """Return the destination, and the port, by which a namespace routes a packet that came in: after DNAT there, if there was any."""
         passing, netns = self.passing(seen, number), seen.frames[number].netns
         if passing.answer:
             origin = self.before_translation(netns)
-            return origin if self.topology.has(netns, passing.destination) else passing.destination
+            return (origin if self.topology.has(netns, passing.destination) else passing.destination), 0
         return self._translated(netns, "prerouting", passing)
 
-    def _translated(self, netns: str, hook: str, passing: Passing) -> str:
+    def _translated(self, netns: str, hook: str, passing: Passing) -> tuple[str, int]:
         for rule in self.met(netns, hook, passing).rules:
             if match := _DNAT.search(rule.verdict):
-                return match[1]
-        return passing.destination
+                return match[1], int(match[2] or passing.port)
+        return passing.destination, passing.port
 
-    def sent_to(self) -> str:
-        """Return the destination by which the sender routes the packet: after DNAT there, if there was any."""
+    def sent_to(self) -> tuple[str, int]:
+        """Return the destination, and the port, by which the sender routes the packet: after DNAT there, if there was any."""
         passing = self.passing(self.request, -1)
         way = self.topology.way(self.origin, passing.destination)
         return self._translated(self.origin, "output", replace(passing, oifname=way.ifname))

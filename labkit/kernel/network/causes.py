@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import replace
 
 from labkit.kernel.network import link_causes
@@ -28,7 +29,7 @@ def of(case: Case) -> Stop:
     last = case.request.last
     if not last.outgoing and not case.is_port(last):
         number = len(case.request.frames) - 1
-        if case.topology.way(last.netns, case.routed_to(case.request, number)).local:
+        if case.topology.way(last.netns, case.routed_to(case.request, number)[0]).local:
             return _delivered(case)
     return _along(case, case.request)
 
@@ -48,11 +49,25 @@ def _along(case: Case, seen: Trail) -> Stop:
     packet = seen.packets[-1]
     destination = packet.ip.destination if packet.ip else ""
     hop = _next_hop(case, last.netns, destination) if last.outgoing else destination
-    return link_causes.after(case.topology, last, hop) or _bridged(case, seen) or _left(case, seen)
+    return link_causes.after(case.topology, last, hop) or _misaddressed(case, seen, hop) or _bridged(case, seen) or _left(case, seen)
 
 
 def _next_hop(case: Case, netns: str, destination: str) -> str:
     return case.topology.way(netns, destination).gateway or destination
+
+
+def _misaddressed(case: Case, seen: Trail, hop: str) -> Stop | None:
+    """Return that a frame was sent to another MAC address than that of its neighbour: to one which the sender has learnt before."""
+    ethernet = seen.last.packet.ethernet
+    owners = case.topology.owners(hop)
+    if ethernet is None or not owners or ethernet.destination in [owner.link.mac for owner in owners]:
+        return None
+    sender = next((end for end in case.topology.ends() if end.link.mac == ethernet.source), None)
+    called = case.topology.called(sender) if sender else f"{seen.last.ifname} in {case.topology.title(seen.last.netns)}"
+    owner = owners[0]
+    at = f"{hop} is at {owner.link.mac}, {case.topology.called(owner)}"
+    why = f"{called} sends to {ethernet.destination}, which it has learnt before, and {at}"
+    return Stop("stale neighbour", called, why)
 
 
 def _bridged(case: Case, seen: Trail) -> Stop | None:
@@ -68,7 +83,8 @@ def _bridged(case: Case, seen: Trail) -> Stop | None:
 
 def _sending(case: Case) -> Stop:
     """Return why a packet was not seen to leave the namespace that sends it."""
-    netns, passing, destination = case.origin, case.passing(case.request, -1), case.sent_to()
+    netns, passing = case.origin, case.passing(case.request, -1)
+    destination, port = case.sent_to()
     found = _routable(case, netns, destination, passing)
     if found:
         return found
@@ -77,7 +93,7 @@ def _sending(case: Case) -> Stop:
     return (
         _dropped(case, netns, ("output",), leaving)
         or _unleft(case, netns, way, destination)
-        or _dropped(case, netns, ("postrouting",), replace(leaving, destination=destination))
+        or _dropped(case, netns, ("postrouting",), replace(leaving, destination=destination, port=port))
         or _unknown(case, netns)
     )
 
@@ -85,7 +101,7 @@ def _sending(case: Case) -> Stop:
 def _forwarding(case: Case, seen: Trail, number: int) -> Stop:
     """Return why a packet that came into a namespace did not leave it again."""
     frame, passing = seen.frames[number], case.passing(seen, number)
-    netns, destination = frame.netns, case.routed_to(seen, number)
+    netns, (destination, port) = frame.netns, case.routed_to(seen, number)
     found = _dropped(case, netns, ("prerouting",), passing) or _filtered_back(case, netns, frame.ifname, passing.source)
     if found:
         return found
@@ -97,7 +113,7 @@ def _forwarding(case: Case, seen: Trail, number: int) -> Stop:
     if found:
         return found
     way = case.topology.way(netns, destination)
-    leaving = replace(passing, destination=destination, oifname=way.ifname)
+    leaving = replace(passing, destination=destination, port=port, oifname=way.ifname)
     return (
         _dropped(case, netns, ("forward",), leaving)
         or _unleft(case, netns, way, destination)
@@ -128,13 +144,22 @@ def _delivered(case: Case) -> Stop:
 def _untranslated(case: Case, netns: str, source: str) -> Stop:
     """Return why a namespace has no way back: of a source that a router on the way could have changed, that none did."""
     title = case.topology.title(netns)
-    routers = [frame.netns for number, frame in enumerate(case.request.frames) if number and frame.outgoing and frame.netns != case.origin]
-    router = next((one for one in routers if case.after.get(one) and case.after[one].translates and source == case.probe.source), None)
+    router = next((one for one in _routers(case) if source == case.probe.source), None)
     if router is None:
         return Stop("no route back", f"{title}", f"{title} got the packet and has no route to its source, {source}")
     name = case.topology.title(router)
     why = f"no rule of {name} gave the packet another source (MASQUERADE): {title} got it from {source}, and has no route back to that"
     return Stop("no masquerade", f"postrouting in {name}", why)
+
+
+def _routers(case: Case) -> Iterator[str]:
+    """Yield the namespaces that have forwarded the packet and are to lend it an address: with chains of nat, or a bridge for containers."""
+    for number, frame in enumerate(case.request.frames):
+        end = case.end(frame)
+        if not number or frame.outgoing or case.is_port(frame) or frame.netns == case.request.last.netns or end is None:
+            continue
+        if end.link.kind == "bridge" or (frame.netns in case.after and case.after[frame.netns].translates):
+            yield frame.netns
 
 
 def _left(case: Case, seen: Trail) -> Stop:
@@ -160,7 +185,10 @@ def _left(case: Case, seen: Trail) -> Stop:
 def _refused(case: Case) -> Stop:
     """Return who refused a connection: a rule, or a host on which nobody listens."""
     last, number = case.request.last, len(case.request.frames) - 1
-    found = _dropped(case, last.netns, ("input", "forward"), case.passing(case.request, number))
+    destination, port = case.routed_to(case.request, number)
+    way = case.topology.way(last.netns, destination)
+    passing = replace(case.passing(case.request, number), destination=destination, port=port, oifname="" if way.local else way.ifname)
+    found = _dropped(case, last.netns, ("input",) if way.local else ("forward",), passing)
     if found:
         return found
     title, packet = case.topology.title(last.netns), case.request.packets[-1]

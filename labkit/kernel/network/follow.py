@@ -27,8 +27,11 @@ from labkit.kernel.network.probe import Probe
 from labkit.kernel.network.rules import RuleSet
 from labkit.kernel.network.topology import Topology
 
+Relay = tuple[int, PortMapping]
+"""The number of a network namespace, and what a program in it takes and where it leads that."""
 
-def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] | None = None, relays: Sequence[PortMapping] = (),
+
+def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] | None = None, relays: Sequence[Relay] = (),
            patience: float = probe.PATIENCE, typed: str = "") -> PacketPath:  # fmt: skip
     """Send a packet and follow it and its answer through all network namespaces of the machine.
 
@@ -36,7 +39,7 @@ def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] |
         destination: "192.168.1.2" sends an echo request, "127.0.0.1:8080" opens a connection.
         netns: where from.
         titles: what namespaces are called, by their number, such as the names of containers.
-        relays: programs that take connections and open others instead, such as docker-proxy.
+        relays: programs that take connections and open others instead, such as docker-proxy, each with the number of its namespace.
         patience: seconds for the answer.
         typed: how a person calls where it comes from; by default as ip(8) does.
 
@@ -55,9 +58,7 @@ def follow(destination: str, netns: Netns = None, *, titles: Mapping[int, str] |
     before = _rules(topology)
     with Capture(topology.paths) as capture:
         sent = _send(topology.paths[origin], address, port, patience)
-        relay = _relay(relays, sent)
-        if relay and _carried(sent.seen(capture.frames, origin), capture.frames, relay):
-            relay = None
+        relay = _relay(relays, sent, capture.frames, topology, origin)
         second = _await_second(capture, relay, patience) if relay else None
         topology = Topology(titles)  # as it is now: also what came meanwhile
         case = _case(topology, sent, origin, capture.frames, before)
@@ -94,17 +95,18 @@ def _rules(topology: Topology) -> dict[str, RuleSet]:
     return {name: one or RuleSet() for name, one in zip(names, found, strict=True)}
 
 
-def _relay(relays: Sequence[PortMapping], sent: Probe) -> PortMapping | None:
-    """Return the program that takes a connection to this address and port, if it was taken."""
-    for one in relays:
-        if sent.port and one.port == str(sent.port) and one.address in (sent.destination, "0.0.0.0", "") and not sent.outcome:  # noqa: S104
+def _relay(relays: Sequence[Relay], sent: Probe, frames: tuple[Frame, ...], topology: Topology, origin: str) -> PortMapping | None:
+    """Return the program that took a connection: one that listens where it was seen last, on the address and port that it had there."""
+    known = sent.seen(frames, origin)
+    seen = without_copies(topology, trail(frames, known.is_request))
+    if sent.outcome or not seen or seen.packets[-1].tcp is None or seen.packets[-1].ip is None:
+        return None
+    inode = topology.states[seen.last.netns].inode
+    address, port = seen.packets[-1].ip.destination, seen.packets[-1].tcp.destination
+    for where, one in relays:
+        if where == inode and one.port == str(port) and one.address in (address, "0.0.0.0", ""):  # noqa: S104
             return one
     return None
-
-
-def _carried(first: Probe, frames: Sequence[Frame], relay: PortMapping) -> bool:
-    """Tell whether the packet itself came to where a relay leads: a rule of NAT was faster."""
-    return any(first.is_request(frame.packet) and frame.packet.ip and frame.packet.ip.destination == relay.to_address for frame in frames)
 
 
 def _await_second(capture: Capture, relay: PortMapping, patience: float) -> Probe | None:

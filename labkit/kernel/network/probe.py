@@ -6,7 +6,6 @@ Network address translation changes addresses and ports, and leaves these. See: 
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 import select
 import socket
@@ -142,14 +141,14 @@ def ask(path: str | None, ifname: str, address: str) -> None:
 
 
 def _echo_request(payload: bytes) -> bytes:
-    number = os.getpid() & 0xFFFF
+    number = secrets.randbelow(0xFFFF) + 1  # another each time: conntrack takes the same one for the same flow, and asks no rule of nat
     head = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, number, 1)
     return struct.pack("!BBHHH", ECHO_REQUEST, 0, _checksum(head + payload), number, 1) + payload
 
 
 def _checksum(data: bytes) -> int:
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -163,7 +162,7 @@ def _await_reply(one: socket.socket, token: bytes, patience: float) -> int:
         try:
             data = one.recv(1 << 16)
         except OSError as error:  # an ICMP error, or a neighbour that does not answer
-            return error.errno or errno.EIO
+            return int(error.errno or errno.EIO)
         size = (data[0] & 0xF) * 4
         if data[size : size + 1] == bytes([ECHO_REPLY]) and data[size + 8 :].startswith(token):
             return 0

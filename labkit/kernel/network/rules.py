@@ -18,7 +18,7 @@ from labkit.kernel.network import nft
 
 _COUNTER = re.compile(r"counter packets (\d+) bytes \d+ ?")
 _CHAIN = re.compile(r"table (\S+ \S+) chain (\S+)(?: (.+))?")
-_BASE = re.compile(r"type \S+ hook (\w+)(?: device \S+)? priority ([^;]+);(?: policy (\w+);)?")
+_BASE = re.compile(r"type (\w+) hook (\w+)(?: device \S+)? priority ([^;]+);(?: policy (\w+);)?")
 _POLICY = re.compile(r":(\S+) (ACCEPT|DROP) \[(\d+):\d+\]")
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100, "out": 100}
 _CONDITION = re.compile(r"(iifname|oifname|iif|oif|ip saddr|ip daddr|tcp dport|udp dport|meta l4proto|ip protocol|ct state) (!= )?"
@@ -45,10 +45,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chain:
-    """A base chain: where packets enter; `packets` is what its policy has counted, None where nothing counts that."""
+    """A base chain: where packets enter; `kind` is filter, nat or route; `packets` what its policy has counted, None where nothing does."""
 
     table: str
     name: str
+    kind: str
     hook: str
     priority: int
     policy: str
@@ -64,10 +65,8 @@ class RuleSet:
 
     @property
     def translates(self) -> bool:
-        """Whether it has a chain in which addresses of what leaves could be changed."""
-        return any(chain.hook == "postrouting" and "nat" in f"{chain.table} {chain.name}".lower() for chain in self.chains) or any(
-            word in rule.text for rule in self.rules for word in ("masquerade", "snat ", "dnat ")
-        )
+        """Whether it has a chain in which addresses are changed."""
+        return any(chain.kind == "nat" for chain in self.chains)
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def parse(lines: Iterable[str], policies: dict[tuple[str, str], int] | None = No
             continue
         table, name, text = match.groups()
         if base := _BASE.match(text):
-            chains.append(Chain(table, name, base[1], _priority(base[2]), base[3] or "accept", (policies or {}).get((table, name))))
+            chains.append(Chain(table, name, *_base(base), (policies or {}).get((table, name))))
         else:
             count = _COUNTER.search(text)
             rules.append(Rule(table, name, _COUNTER.sub("", text).strip(), int(count[1]) if count else None))
@@ -150,6 +149,8 @@ def met(hook: str, passing: Passing, before: RuleSet, after: RuleSet) -> Met:
     for chain in after.chains:
         if chain.hook != hook or chain.table.split()[0] not in ("ip", "inet"):
             continue
+        if chain.kind == "nat" and passing.answer:
+            continue  # those see the first packet of a connection alone
         verdict = _walk(chain.table, chain.name, passing, after, grown, found, maybe, 0)
         if verdict in ("drop", "reject"):
             return Met(tuple(found), f"rule “{found[-1].text}” in chain {found[-1].chain} of table {chain.table}", tuple(maybe))
@@ -238,6 +239,10 @@ def _inside(address: str, value: str) -> bool:
 def _bare(text: str) -> str:
     """Return a rule without its counter and its comment."""
     return re.sub(r'\s*comment "[^"]*"', "", re.sub(r"\bcounter\b ?", "", _COUNTER.sub("", text))).strip()
+
+
+def _base(match: re.Match[str]) -> tuple[str, str, int, str]:
+    return match[1], match[2], _priority(match[3]), match[4] or "accept"
 
 
 def _priority(words: str) -> int:

@@ -50,7 +50,7 @@ def _routed(case: Case) -> Iterator[tuple[str, str]]:
         if frame.outgoing:
             yield frame.netns, packet.ip.destination
         else:
-            yield frame.netns, case.routed_to(case.request, number)
+            yield frame.netns, case.routed_to(case.request, number)[0]
             yield frame.netns, packet.ip.source
 
 

@@ -117,7 +117,8 @@ def _ports(addresses: Iterable[str], outer: dict[int, NetworkState], machine: Ma
             if _address(rule.to_address) in own:
                 yield rule
     for member in machine.called("docker-proxy"):
-        if (mapping := docker_proxy(member)) and _address(mapping.to_address) in own:
+        here = machine.inode(member.pid, "net") in (None, *outer)  # another machine's network may have the same addresses
+        if here and (mapping := docker_proxy(member)) and _address(mapping.to_address) in own:
             yield mapping
 
 
