@@ -32,8 +32,9 @@ PORT, SHOP, LOCAL = 80, 8088, 8090
 
 _ARCHIVE = """\
 #!/bin/sh -e
-# An archive for apt with one package, in which busybox stands in for ip: there may be no way to Debian's.
-mkdir -p deb/DEBIAN deb/usr/bin archive/srv/apt archive/etc/apt/sources.list.d
+# An archive for apt with one package: in it busybox stands in for ip.
+cd "$(dirname "$0")"
+mkdir -p deb/DEBIAN deb/usr/bin root/srv/apt root/etc/apt/sources.list.d
 cp "$(command -v busybox)" deb/usr/bin/ip
 cat > deb/DEBIAN/control << EOF
 Package: iproute2
@@ -42,19 +43,19 @@ Architecture: $(dpkg --print-architecture)
 Maintainer: labkit
 Description: ip of busybox
 EOF
-dpkg-deb --build deb archive/srv/apt/iproute2.deb > /dev/null
-cd archive/srv/apt
-{ dpkg-deb --field iproute2.deb
-  stat --format 'Filename: ./%n%nSize: %s' iproute2.deb
-  sha256sum iproute2.deb | sed 's/^/SHA256: /; s/ .*deb$//; s/ *iproute2.deb//'; } > Packages
-cat > ../../etc/apt/sources.list.d/debian.sources << EOF
+cat > root/etc/apt/sources.list.d/debian.sources << EOF
 Types: deb
 URIs: file:/srv/apt
 Suites: ./
 Trusted: yes
 EOF
+dpkg-deb --build deb root/srv/apt/iproute2.deb > /dev/null
+cd root/srv/apt
+{ dpkg-deb --field iproute2.deb
+  stat --format 'Filename: ./%n%nSize: %s' iproute2.deb
+  sha256sum iproute2.deb | sed 's/ .*//; s/^/SHA256: /'; } > Packages
 """
-EXAMPLES = {"archive": {"archive.sh": _ARCHIVE}}
+EXAMPLES = {"archive": {"archive/make": _ARCHIVE}}
 
 
 def named(_: Lab) -> Verdict:

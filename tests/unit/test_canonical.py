@@ -70,6 +70,11 @@ SAME += [
     ("root     12302   12290  0 17:54 pts/0    00:00:00 sh", "root         317     301  3 Nov28 pts/0    00:00:00 sh"),
     ("- mount $LAB/vfs/root ext4 /dev/loop1", "- mount $LAB/vfs/root ext4 /dev/loop12"),
     ("inet 172.30.0.2/24 brd 172.30.0.255 scope global eth0", "inet 172.30.0.17/24 brd 172.30.0.255 scope global eth0"),
+    ("inet 172.18.0.2/16 brd 172.18.255.255 scope global eth0", "inet 172.21.0.3/16 brd 172.21.255.255 scope global eth0"),
+    ("chain DOCKER_OUT….0.11:39037 in net of sh", "chain DOCKER_OUT….0.11:5228 in net of sh"),
+    ("tcp dport 53 counter dnat to 127.0.0.11:39037", "tcp dport 53 counter dnat to 127.0.0.11:52288"),
+    ("tcp sport 39037 counter snat to :53", "tcp sport 52288 counter snat to :53"),
+    ('chain FORWARD…54b" counter accept', 'chain FORWARD…0fd" counter accept'),
     ("10.203.10.24/24 on eth0", "10.203.10.7/24 on eth0"),
     ("/run/labkit/containerd/io.con…k/k8s.io/524947918195…/rootfs", "/run/containerd/io.containerd…k/k8s.io/e5966c5a8e57…/rootfs"),
     (
