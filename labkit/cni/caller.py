@@ -98,6 +98,14 @@ class Caller:
             kept = self._records.find(network.name, attachment)
             self._delete(_within(kept, attachment.netns) if kept else Record(network, attachment, len(network.plugins)), lock)
 
+    def abandon(self, network: Network, attachment: Attachment) -> None:
+        """Forget a link whose plugins refuse DEL: its addresses are given back, and what is left in its namespace goes with that."""
+        with held(self._lock(attachment)):
+            kept = self._records.find(network.name, attachment)
+            release(kept.network if kept else network, attachment.container_id, self.leases)
+            self._records.remove(network.name, attachment)
+            self._forget(attachment)
+
     def attached(self, container_id: str = "") -> tuple[tuple[Network, Attachment, Result | None], ...]:
         """Return what is attached, or was about to be, by container and link.
 

@@ -11,7 +11,7 @@ from labkit.kernel.state import LinkState, RouteState
 
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 _ARPHRD_LOOPBACK = 772
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_QDISC, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 5, 6, 10, 16
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND = 18, 23, 37, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 7, 9, 15, 18
@@ -31,6 +31,7 @@ class Link:
         link: index of the other end of a veth, or 0.
         netnsid: the namespace of the other end, as this namespace numbers it; None for this one.
         counters: rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped.
+        qdisc: what queues what leaves it: "noqueue", "tbf", ...
     """
 
     state: LinkState
@@ -39,6 +40,7 @@ class Link:
     link: int = 0
     netnsid: int | None = None
     counters: tuple[int, ...] = ()
+    qdisc: str = ""
 
 
 def parse_link(message: bytes) -> Link:
@@ -59,7 +61,8 @@ def parse_link(message: bytes) -> Link:
     netnsid = found.get(_IFLA_LINK_NETNSID)
     counters = struct.unpack_from("=8Q", found[_IFLA_STATS64]) if _IFLA_STATS64 in found else ()
     other = _number(found.get(_IFLA_LINK))
-    return Link(state, flags, _number(found.get(_IFLA_MASTER)), other, None if netnsid is None else _number(netnsid), counters)
+    master, qdisc = _number(found.get(_IFLA_MASTER)), _text(found.get(_IFLA_QDISC, b""))
+    return Link(state, flags, master, other, None if netnsid is None else _number(netnsid), counters, qdisc)
 
 
 def parse_address(message: bytes) -> tuple[int, str]:

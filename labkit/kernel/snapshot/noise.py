@@ -122,8 +122,13 @@ ROUTES = re.compile(r"^(?:fe[89ab][0-9a-f]:.*|ff00::/8|multicast .*|127\.0\.0\.0
 RULE_COUNTERS = ((re.compile(r"counter packets \d+ bytes \d+"), "counter"), (re.compile(r"\s*# handle \d+"), ""))
 """What counts, or numbers, inside the text of an nft rule."""
 
-NAT_OF_A_POD = re.compile(r"\bCNI-[0-9a-f]{24}\b")
-"""Rules of nft that CNI makes and removes with the network of a pod, in a chain of its own: shown with its link and its address."""
+_HOOKS = "PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING"
+NAT_OF_A_POD = re.compile(
+    r"\bCNI-(?:[0-9a-f]{24}|DN-[0-9a-f]{21}|HOSTPORT-\w+|FORWARD|ADMIN)\b"
+    rf"|^table ip6? (?:nat|filter)(?: chain (?:{_HOOKS})(?: type \w+ hook [^;]*; policy accept;)?)?$"
+)
+"""Rules of nft that CNI makes and removes with the network of a pod, in chains of its own: shown with its link and its address; and
+the bare tables and hooks that iptables makes before its first rule."""
 
 STOPPED = frozenset("Tt")
 """Of the states in ps(1) only stopped is news: running, sleeping and waiting change all the time."""
