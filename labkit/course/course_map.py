@@ -59,6 +59,7 @@ LABS = (
     CourseLab("7.2", "An image from a Dockerfile", "building", "building/7.2-dockerfile.ipynb"),
     CourseLab("8.1", "Networks of Docker", "networking"),
     CourseLab("8.2", "Networks of rkt", "networking", "networking/8.2-rkt.ipynb"),
+    CourseLab("8.5", "CNI: a network by a configuration and a program", "networking", "networking/8.5-cni.ipynb"),
     CourseLab("9.1", "Storage and volumes of Docker", "storage"),
     CourseLab("9.2", "Storage and volumes of rkt", "storage", "storage/9.2-rkt-storage.ipynb"),
 )
