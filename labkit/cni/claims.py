@@ -58,8 +58,7 @@ def attach(one: Caller, wanted: Network, link: Attachment) -> Result:
         LabError: a bridge that is to be made is not this lab's.
     """
     key = {"state": str(one.state), "network": wanted.name, "container": link.container_id, "ifname": link.ifname}
-    if any((found.name, attached.ifname) == (wanted.name, link.ifname) for found, attached, _ in one.attached(link.container_id)):
-        detach(one, wanted, link)
+    detach(one, wanted, link)
     for plugin in wanted.plugins:
         if plugin.get("type") == "bridge":
             links.claim_link(str(plugin.get("bridge") or "cni0"))
@@ -72,15 +71,24 @@ def attach(one: Caller, wanted: Network, link: Attachment) -> Result:
         raise
 
 
-def detach(one: Caller, wanted: Network, link: Attachment) -> None:
-    """Take a container out as `Caller.delete` does; it is no error where it is not attached.
+def detach(one: Caller, wanted: Network, link: Attachment) -> bool:
+    """Take a container out as `Caller.delete` does.
+
+    Returns:
+        Whether it was attached.
 
     Raises:
-        ExceptionGroup: of the plugins that failed; the entry in the ledger stays.
+        LabError: plugins have failed; the entry in the ledger stays.
     """
-    one.delete(wanted, link)
+    there = any((found.name, attached.ifname) == (wanted.name, link.ifname) for found, attached, _ in one.attached(link.container_id))
+    if there:
+        try:
+            one.delete(wanted, link)
+        except ExceptionGroup as group:
+            raise LabError(group.message, cause="; ".join(str(error) for error in group.exceptions)) from group
     for entry in _ours(_ATTACHMENT, state=str(one.state), network=wanted.name, container=link.container_id, ifname=link.ifname):
         ledger.gone(entry)
+    return there
 
 
 def _ours(kind: str, **key: str) -> list[ledger.Entry]:

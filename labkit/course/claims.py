@@ -20,7 +20,8 @@ from labkit.runtimes.cri import claim as pods
 Claim = tuple[str, str]
 """(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
 "runc" (in the lab's cgroups), "runc by hand" (with a state of the lab's own, too); "containerd", a namespace of containerd; "pods", a
-namespace of pods; "image" of the CRI, "docker image"; "repository" of the registry with accounts, without its host; "cni", a network whose plugins are called by hand."""
+namespace of pods; "image" of the CRI, "docker image"; "repository" of the registry with accounts, without its host; "cni", a
+network whose plugins are called by hand."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,

@@ -12,8 +12,8 @@ from labkit import show, trace
 from labkit.cni import Attachment, Caller, Network, Result, claims
 from labkit.course.mechanisms import Mechanisms, Place
 from labkit.errors import LabError
-from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace, throughput
+from labkit.kernel.network.places import place
 from labkit.show import View
 
 _OCTETS = 1 << 19
@@ -57,10 +57,8 @@ class CniNetworks(Mechanisms):
             raise LabError(f"{command} is no operation on a container", remedy=f"one of {', '.join(_COMMANDS)}")
         wanted = Network.load(self.path(configuration))
         link = Attachment(container, _namespace(container).path, ifname, tuple((args or {}).items()), dict(capabilities or {}))
-        caller = claims.caller(self.directory / "cni")
-        shown = _OPERATIONS[command](caller, wanted, link)
         _record(self.id, command, str(configuration), wanted, link)
-        return shown
+        return _OPERATIONS[command](claims.caller(self.directory / "cni"), wanted, link)
 
     def attached(self) -> tuple[tuple[Network, Attachment, Result | None], ...]:
         """Return what is attached by the lab's caller: network, link, and the answer to ADD, by container."""
@@ -87,7 +85,7 @@ def _namespace(container: str) -> NetworkNamespace:
     Raises:
         LabError: there is none of this name, or it is not this lab's.
     """
-    network.place(container).check()
+    place(container).check()
     return NetworkNamespace.find(container)
 
 
@@ -101,8 +99,8 @@ def _check(caller: Caller, wanted: Network, link: Attachment) -> View:
 
 
 def _delete(caller: Caller, wanted: Network, link: Attachment) -> View:
-    claims.detach(caller, wanted, link)
-    return show.table(("plugin", "DEL"), [(plugin["type"], "undone") for plugin in reversed(wanted.plugins)])
+    said = "undone" if claims.detach(caller, wanted, link) else "nothing to undo"
+    return show.table(("plugin", "DEL"), [(plugin["type"], said) for plugin in reversed(wanted.plugins)])
 
 
 _OPERATIONS = {"ADD": _add, "CHECK": _check, "DEL": _delete}

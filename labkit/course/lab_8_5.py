@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from labkit.cni import ConfigurationError, Network, plugin
-from labkit.course import reaching
+from labkit.cni import PLUGINS, ConfigurationError, Network, versions
+from labkit.course import cni_files, reaching
 from labkit.course.checkpoints import Checkpoint, Verdict, until
-from labkit.errors import UnsupportedError
 from labkit.kernel import network
 from labkit.kernel.network import NetworkNamespace
 
@@ -26,13 +24,12 @@ NEEDS = ("root", "namespaces", "ip", "ping", "nft", "cni")
 _NETNS, _BRIDGES = ("blue", "green", "red", "gold", "lan"), ("raw0", "shop0", "own0", "depot0", "pair0")
 CLAIMS = (
     *(("netns", name) for name in _NETNS),
-    *(("link", name) for name in (*_BRIDGES, "wire0", "card0")),
+    *(("link", name) for name in (*_BRIDGES, "wire0", "card0", "lan0")),
     ("cni", "raw"),
 )
 
 FIRST, LAST, OWN = "10.62.0.100", "10.62.0.110", "10.62.0.0/24"
 PORT = 8085
-SHOP = "10.61.0.0/24"
 DEPOT, DEPOT_GATEWAY = "10.63.0.0/24", "10.63.0.1"
 PAIR, RATE = "10.65.0.0/24", 4_000_000
 
@@ -91,71 +88,18 @@ def _refused(lab: Lab) -> str | None:
     """Return why the chain depot cannot be called, as far as that can be read from its file."""
     try:
         wanted = Network.load(lab.path("depot.conflist"))
-        for one in wanted.plugins:
-            for kind in (one["type"], *([one["ipam"]["type"]] if one.get("ipam") else [])):
-                plugin.find(kind)
-    except (ConfigurationError, UnsupportedError) as error:
-        return str(error).splitlines()[0]
-    if wanted.cni_version < "0.3.0":
+    except ConfigurationError as error:
+        return str(error)
+    kinds = [str(part["type"]) for one in wanted.plugins for part in (one, one.get("ipam") or one)]
+    missing = [kind for kind in kinds if not any((place / kind).is_file() for place in PLUGINS)]
+    if missing:
+        return f"{missing[0]} is no program in {PLUGINS[0]}"
+    if not versions.has_chains(wanted.cni_version):
         return f"in version {wanted.cni_version} no plugin gets the result of the one before it"
     return None
 
 
-def _local(subnet: str, **more: object) -> dict[str, Any]:
-    return {"type": "host-local", "subnet": subnet, **more}
-
-
-def _bridge(name: str, subnet: str, **more: object) -> dict[str, Any]:
-    return {"type": "bridge", "bridge": name, "isGateway": True, **more, "ipam": _local(subnet)}
-
-
-def _one(name: str, **plugin: object) -> str:
-    """Return the text of a network of one plugin: a line for what all have, one for the plugin, one for its addresses."""
-    lines = [{"cniVersion": "1.0.0", "name": name}, {key: value for key, value in plugin.items() if key != "ipam"}]
-    lines += [{"ipam": plugin["ipam"]}] if "ipam" in plugin else []
-    return "{" + ",\n ".join(json.dumps(line)[1:-1] for line in lines) + "\n}\n"
-
-
-def _chain(name: str, *plugins: dict[str, Any], version: str = "1.0.0") -> str:
-    """Return the text of a chain, a plugin a line; what a plugin tells the one for addresses is a line of its own."""
-    lines = [json.dumps(one).replace(', "ipam"', ',\n   "ipam"') for one in plugins]
-    return f'{{"cniVersion": "{version}", "name": "{name}", "plugins": [\n  ' + ",\n  ".join(lines) + "\n]}\n"
-
-
-_PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
-_STATIC = {"type": "static", "addresses": [{"address": "10.66.0.9/24"}]}
-
-EXAMPLES = {
-    "shop": {
-        "lo.conf": _one("lo", type="loopback"),
-        "shop.conf": _one("shop", type="bridge", bridge="shop0", isGateway=True, ipMasq=True, ipam=_local(SHOP)),
-    },
-    "links": {
-        "ptp.conf": _one("ptp", type="ptp", ipam=_local("10.67.0.0/24")),
-        "macvlan.conf": _one("macvlan", type="macvlan", master="wire0", ipam=_STATIC),
-        "ipvlan.conf": _one("ipvlan", type="ipvlan", master="wire0", ipam=_STATIC),
-        "vlan.conf": _one("vlan", type="vlan", master="wire0", vlanId=7, ipam=_STATIC),
-        "card.conf": _one("card", type="host-device", device="card0"),
-    },
-    "chain": {
-        "chain.conflist": _chain(
-            "shop",
-            _bridge("shop0", SHOP),
-            _PORTMAP,
-            {"type": "firewall"},
-            {"type": "tuning", "mtu": 1400, "sysctl": {"net.core.somaxconn": "500"}},
-            {"type": "sbr"},
-        ),
-    },
-    "slow": {
-        "slow.conflist": _chain(
-            "shop",
-            _bridge("shop0", SHOP),
-            {"type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 80_000},
-        ),
-    },
-}
-
+EXAMPLES = cni_files.EXAMPLES
 QUIET = " > /dev/null"
 GREEN = "ip netns add green 2> /dev/null || true\n"
 
@@ -176,7 +120,7 @@ _RANGE = {"rangeStart": FIRST, "rangeEnd": LAST}
 
 
 def _own(bridge: str = "own0", **ipam: object) -> str:
-    return _written("own.conf", _one("own", type="bridge", bridge=bridge, ipam=_local(OWN, **ipam)))
+    return _written("own.conf", cni_files.one("own", type="bridge", bridge=bridge, ipam=cni_files.local(OWN, **ipam)))
 
 
 def _mapped(port: int) -> str:
@@ -184,8 +128,8 @@ def _mapped(port: int) -> str:
 
 
 def _open(declared: bool = True) -> str:
-    portmap = _PORTMAP if declared else {"type": "portmap"}
-    return _written("open.conflist", _chain("open", _bridge("shop0", SHOP), portmap))
+    portmap = cni_files.PORTMAP if declared else {"type": "portmap"}
+    return _written("open.conflist", cni_files.chain("open", cni_files.bridge("shop0", cni_files.SHOP), portmap))
 
 
 SERVE = "ip netns exec green busybox httpd -f -p 80 > /dev/null 2>&1 &\n" + until("ip netns exec green busybox nc -z 127.0.0.1 80")
@@ -193,14 +137,14 @@ LOOP = "ip -n green link set lo up\n"
 UNSERVE = "ip netns pids green 2> /dev/null | xargs -r kill\n" + until('[ -z "$(ip netns pids green 2> /dev/null)" ]')
 
 
-def _depot(version: str = "1.0.0", ipam: str = "host-local") -> str:
-    bridge = {**_bridge("depot0", DEPOT), "ipam": {"type": ipam, "subnet": DEPOT}}
-    return _written("depot.conflist", _chain("depot", bridge, {"type": "firewall"}, version=version))
+def _depot(version: str = "1.0.0", kind: str = "bridge") -> str:
+    bridge = {**cni_files.bridge("depot0", DEPOT), "type": kind}
+    return _written("depot.conflist", cni_files.chain("depot", bridge, {"type": "firewall"}, version=version))
 
 
 def _pair(file: str, rate: int, bridge: str = "pair0") -> str:
     limit = [{"type": "bandwidth", "ingressRate": rate, "ingressBurst": 80_000}] if rate else []
-    return _written(f"{file}.conflist", _chain("pair", _bridge(bridge, PAIR), {"type": "firewall"}, *limit))
+    return _written(f"{file}.conflist", cni_files.chain("pair", cni_files.bridge(bridge, PAIR), {"type": "firewall"}, *limit))
 
 
 def _two(red: str, gold: str) -> str:
@@ -254,14 +198,14 @@ CHECKPOINTS = (
         hints=(
             'lab.cni("ADD", "depot.conflist", "green") says which plugin is not there: a type is the name of a program',
             "then one plugin says that a result is missing: from which version on does it get that of the one before it?",
-            '"type": "host-local" in ipam, and "cniVersion": "1.0.0"',
+            '"type": "bridge", and "cniVersion": "1.0.0"',
         ),
-        given=GREEN + _depot("0.2.0", "hostlocal"),
+        given=GREEN + _depot("0.2.0", "brigde"),
         solution=_depot() + _attach("depot.conflist"),
         undo="labkit cni 8.5 DEL depot.conflist green > /dev/null\n",
         near_misses={
             "the type alone": _depot("0.2.0") + "labkit cni 8.5 ADD depot.conflist green > /dev/null 2>&1 || true\n",
-            "the version alone": _depot(ipam="hostlocal") + "labkit cni 8.5 ADD depot.conflist green > /dev/null 2>&1 || true\n",
+            "the version alone": _depot(kind="brigde") + "labkit cni 8.5 ADD depot.conflist green > /dev/null 2>&1 || true\n",
             "mended, not called": _depot(),
         },
     ),

@@ -55,9 +55,7 @@ def state() -> dict[str, Any]:
     return {"chains": chains, "policy": policy, "tables": _tables()}
 
 
-def restore(
-    name: str, links: Iterable[str], networks: Iterable[str], noted: dict[str, Any], called: Collection[str] = _CALLED
-) -> None:
+def restore(name: str, links: Iterable[str], networks: Iterable[str], noted: dict[str, Any], called: Collection[str] = _CALLED) -> None:
     """Remove the rules and chains of a service, and the tables that are empty then and were not there before.
 
     Args:
@@ -91,7 +89,9 @@ def removal(
     lines: dict[str, list[str]] = {}
     for rule in rules:
         jumps = (rule.table, rule.target) in chains
-        if (rule.table, rule.chain) not in chains and (jumps or (name != "docker" and _is_of_network(rule, called)) or _concerns(rule, links, networks)):
+        if (rule.table, rule.chain) not in chains and (
+            jumps or (name != "docker" and _is_of_network(rule, called)) or _concerns(rule, links, networks)
+        ):
             lines.setdefault(rule.table, []).append(f"-D {rule.chain} {rule.words}")
     for verb in ("-F", "-X"):
         for table, chain in sorted(chains):

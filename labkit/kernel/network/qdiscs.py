@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from labkit.kernel.network import netlink
 from labkit.kernel.network.netlink import NetlinkSocket, attributes
 
-TOKEN_BUCKET = "tbf"
+SHAPER = "tbf"
 """As the kernel calls it, in RTM_GETLINK (IFLA_QDISC) and in RTM_GETQDISC (TCA_KIND)."""
 
 _RTM_GETQDISC = 38
@@ -29,7 +28,7 @@ def parse(message: bytes) -> tuple[int, int] | None:
     """Return the index of the link and the rate of a message of RTM_NEWQDISC; None where it is no token bucket."""
     _, index, *_ = _TCMSG.unpack_from(message)
     found = attributes(message, _TCMSG.size)
-    if found.get(_TCA_KIND, b"").rstrip(b"\0").decode() != TOKEN_BUCKET:
+    if found.get(_TCA_KIND, b"").rstrip(b"\0").decode() != SHAPER:
         return None
     options = attributes(found.get(_TCA_OPTIONS, b""))
     if _TCA_TBF_RATE64 in options:

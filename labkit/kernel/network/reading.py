@@ -85,7 +85,7 @@ def links(route: NetlinkSocket) -> list[Link]:
     mask = netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
     found = [parse_link(message) for message in route.dump(netlink.RTM_GETLINK, bytes(16) + mask)]
     names = {link.state.index: link.state.ifname for link in found}
-    limits = qdiscs.rates(route) if any(link.qdisc == qdiscs.TOKEN_BUCKET for link in found) else {}
+    limits = qdiscs.rates(route) if any(link.qdisc == qdiscs.SHAPER for link in found) else {}
     told = [replace(link.state, master=names.get(link.master, ""), rate=limits.get(link.state.index, 0)) for link in found]
     return [replace(link, state=state) for link, state in zip(found, told, strict=True)]
 
