@@ -109,8 +109,8 @@ _OPERATIONS = {"ADD": _add, "CHECK": _check, "DEL": _delete}
 def result_view(result: Result) -> View:
     """Tabulate what a chain of plugins has answered: links with their addresses, then routes."""
     rows = []
-    for place, link in enumerate(result.interfaces):
-        own = [ip for ip in result.ips if ip.interface == place]
+    for number, link in enumerate(result.interfaces):
+        own = [ip for ip in result.ips if ip.interface == number]
         where = Path(link.sandbox).name if link.sandbox else "the host"
         rows.append((link.name, where, " ".join(ip.address for ip in own), " ".join(ip.gateway for ip in own)))
     rows += [("", "", ip.address, ip.gateway) for ip in result.ips if ip.interface is None]

@@ -132,7 +132,7 @@ def _open(declared: bool = True) -> str:
     return _written("open.conflist", cni_files.chain("open", cni_files.bridge("shop0", cni_files.SHOP), portmap))
 
 
-SERVE = "ip netns exec green busybox httpd -f -p 80 > /dev/null 2>&1 &\n" + until("ip netns exec green busybox nc -z 127.0.0.1 80")
+SERVE = "ip netns exec green busybox httpd -f -p 80 > /dev/null 2>&1 &\n" + until("ip netns exec green ss -Htln 'sport = :80' | grep -q .")
 LOOP = "ip -n green link set lo up\n"
 UNSERVE = "ip netns pids green 2> /dev/null | xargs -r kill\n" + until('[ -z "$(ip netns pids green 2> /dev/null)" ]')
 

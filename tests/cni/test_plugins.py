@@ -113,17 +113,6 @@ def test_links_on_top_of_another(caller: Caller, web: NetworkNamespace, able: se
     assert caller.attached() == ()
 
 
-@pytest.fixture
-def able(plain_packet_filter: None) -> set[str]:
-    """The kinds of links on top of another that the kernel can make, as ip(8) finds."""
-    shell("ip link add cnitest3 type veth peer name cnitest4")
-    kinds = {"macvlan": "", "ipvlan": "", "vlan": "id 9"}
-    line = "ip link add link cnitest3 name cnitest5 type {} {} && ip link delete cnitest5 && echo yes"
-    found = {kind for kind, more in kinds.items() if shell(line.format(kind, more), check=False)}
-    shell("ip link delete cnitest3")
-    return found
-
-
 def test_a_device_of_the_host_goes_and_comes_back(caller: Caller, web: NetworkNamespace) -> None:
     shell("ip link add cnitest1 type veth peer name cnitest2")
     net = network({"type": "host-device", "device": "cnitest1", "ipam": LOCAL}, {"type": "sbr"})
