@@ -19,6 +19,7 @@ from labkit.kernel import commands
 
 _FAMILIES = {"ip": "iptables", "ip6": "ip6tables"}
 _MADE_BY = {"docker": re.compile(r"DOCKER(-|$)"), "containerd": re.compile(r"CNI-"), "cni": re.compile(r"CNI-")}
+_PORTS = "CNI-HOSTPORT-"
 _CALLED = ("labkit",)
 """The CNI network of containerd: its rules have the name in a comment."""
 
@@ -85,7 +86,7 @@ def removal(
     """Return the lines for iptables-restore that remove a service's rules and chains, by table."""
     rules, made = _rules(saved), _MADE_BY[name]
     chains = {(table, chain) for table, chain, _ in _chains(saved) if made.match(chain) and f"{table} {chain}" not in known}
-    chains -= {(rule.table, rule.chain) for rule in rules if (rule.table, rule.chain) in chains and _is_a_persons(name, rule, called)}
+    chains -= _kept(name, rules, chains, called)
     lines: dict[str, list[str]] = {}
     for rule in rules:
         jumps = (rule.table, rule.target) in chains
@@ -97,6 +98,18 @@ def removal(
         for table, chain in sorted(chains):
             lines.setdefault(table, []).append(f"{verb} {chain}")
     return lines
+
+
+def _kept(name: str, rules: list[Rule], chains: set[tuple[str, str]], called: Collection[str]) -> set[tuple[str, str]]:
+    """Return which of these chains somebody else needs: those with a rule of theirs, and those to which these lead."""
+    kept = {(rule.table, rule.chain) for rule in rules if (rule.table, rule.chain) in chains and _is_a_persons(name, rule, called)}
+    if name != "docker" and any(chain.startswith(_PORTS) for _, chain in kept):
+        kept |= {(table, chain) for table, chain in chains if chain.startswith(_PORTS)}
+    before = -1
+    while name != "docker" and len(kept) != before:
+        before = len(kept)
+        kept |= {(rule.table, rule.target) for rule in rules if (rule.table, rule.chain) in kept and (rule.table, rule.target) in chains}
+    return kept
 
 
 def _is_a_persons(name: str, rule: Rule, called: Collection[str]) -> bool:
