@@ -43,7 +43,7 @@ if ip netns add lan 2> /dev/null; then
     ip -n lan link set lan1 up
     ip -n lan addr add 10.66.0.1/24 dev lan1
 fi
-cat > lan.conf << END
+cat > $LAB/lan/lan.conf << END
 {"cniVersion": "1.0.0", "name": "lan", "type": "macvlan", "master": "lan0",
  "ipam": {"type": "dhcp", "daemonSocketPath": "$LAB/dhcp.sock"}}
 END
@@ -62,23 +62,23 @@ log-facility=-
 
 EXAMPLES = {
     "raw": {
-        "raw.conf": one("raw", type="bridge", bridge="raw0", isGateway=True, ipam=local("10.60.0.0/24")),
-        "blue.env": _ENV,
+        "raw/raw.conf": one("raw", type="bridge", bridge="raw0", isGateway=True, ipam=local("10.60.0.0/24")),
+        "raw/blue.env": _ENV,
     },
     "shop": {
-        "lo.conf": one("lo", type="loopback"),
-        "shop.conf": _SHOP,
+        "shop/lo.conf": one("lo", type="loopback"),
+        "shop/shop.conf": _SHOP,
     },
     "links": {
-        "ptp.conf": one("ptp", type="ptp", ipam=local("10.67.0.0/24")),
-        "macvlan.conf": one("macvlan", type="macvlan", master="wire0", ipam=_STATIC),
-        "ipvlan.conf": one("ipvlan", type="ipvlan", master="wire0", ipam=_STATIC),
-        "vlan.conf": one("vlan", type="vlan", master="wire0", vlanId=7, ipam=_STATIC),
-        "card.conf": one("card", type="host-device", device="card0"),
+        "links/ptp.conf": one("ptp", type="ptp", ipam=local("10.67.0.0/24")),
+        "links/macvlan.conf": one("macvlan", type="macvlan", master="wire0", ipam=_STATIC),
+        "links/ipvlan.conf": one("ipvlan", type="ipvlan", master="wire0", ipam=_STATIC),
+        "links/vlan.conf": one("vlan", type="vlan", master="wire0", vlanId=7, ipam=_STATIC),
+        "links/card.conf": one("card", type="host-device", device="card0"),
     },
-    "lan": {"lan.sh": _LAN, "server.conf": _SERVER},
+    "lan": {"lan/lan.sh": _LAN, "lan/server.conf": _SERVER},
     "chain": {
-        "chain.conflist": chain(
+        "chain/chain.conflist": chain(
             "shop",
             bridge("shop0", SHOP),
             PORTMAP,
@@ -88,8 +88,8 @@ EXAMPLES = {
         ),
     },
     "slow": {
-        "shop.conf": _SHOP,
-        "slow.conflist": chain(
+        "slow/free.conf": _SHOP,
+        "slow/slow.conflist": chain(
             "shop",
             bridge("shop0", SHOP),
             {"type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 80_000},

@@ -105,10 +105,10 @@ def _kept(name: str, rules: list[Rule], chains: set[tuple[str, str]], called: Co
     kept = {(rule.table, rule.chain) for rule in rules if (rule.table, rule.chain) in chains and _is_a_persons(name, rule, called)}
     if name != "docker" and any(chain.startswith(_PORTS) for _, chain in kept):
         kept |= {(table, chain) for table, chain in chains if chain.startswith(_PORTS)}
-    before = -1
+    theirs, before = [rule for rule in rules if not _is_of_network(rule, called)], -1
     while name != "docker" and len(kept) != before:
         before = len(kept)
-        kept |= {(rule.table, rule.target) for rule in rules if (rule.table, rule.chain) in kept and (rule.table, rule.target) in chains}
+        kept |= {(rule.table, rule.target) for rule in theirs if (rule.table, rule.chain) in kept and (rule.table, rule.target) in chains}
     return kept
 
 

@@ -124,11 +124,11 @@ RULE_COUNTERS = ((re.compile(r"counter packets \d+ bytes \d+"), "counter"), (re.
 
 _HOOKS = "PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING"
 NAT_OF_A_POD = re.compile(
-    r"\bCNI-(?:[0-9a-f]{24}|DN-[0-9a-f]{21}|HOSTPORT-\w+|FORWARD|ADMIN)\b"
+    r"\bchain CNI-\S+$|\b(?:jump|goto) CNI-|\bchain CNI-(?:[0-9a-f]{24}|HOSTPORT-\w+|FORWARD\b.* (?:ct state|conntrack)) "
     rf"|^table ip6? (?:nat|filter)(?: chain (?:{_HOOKS})(?: type \w+ hook [^;]*; policy accept;)?)?$"
 )
-"""Rules of nft that CNI makes and removes with the network of a pod, in chains of its own: shown with its link and its address; and
-the bare tables and hooks that iptables makes before its first rule."""
+"""Rules of nft that CNI makes and removes with the network of a pod, and the way to them: shown with its link and its address; what a
+published port is changed to, and whose packets are let through, is shown. And the bare tables and hooks that iptables makes first."""
 
 STOPPED = frozenset("Tt")
 """Of the states in ps(1) only stopped is news: running, sleeping and waiting change all the time."""
