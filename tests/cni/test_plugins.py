@@ -69,6 +69,14 @@ def test_check_finds_what_was_changed_by_hand(caller: Caller, web: NetworkNamesp
     caller.delete(net, link)
 
 
+def test_check_lets_udev_give_links_of_the_host_another_mac_address(caller: Caller, web: NetworkNamespace) -> None:
+    net, link = network(BRIDGE), link_of(web)
+    host, veth = (each.name for each in caller.add(net, link).interfaces if not each.sandbox)
+    shell(f"ip link set {veth} address c2:11:22:33:44:66; ip link set {host} address c2:11:22:33:44:55")
+    caller.check(net, link)
+    caller.delete(net, link)
+
+
 def test_a_chain_with_ports_bandwidth_and_sysctls(caller: Caller, web: NetworkNamespace) -> None:
     net = network(
         BRIDGE,
