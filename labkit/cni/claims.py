@@ -62,11 +62,12 @@ def attach(one: Caller, wanted: Network, link: Attachment) -> Result:
     for plugin in wanted.plugins:
         if plugin.get("type") == "bridge":
             links.claim_link(str(plugin.get("bridge") or "cni0"))
+    _note(one, wanted.name)
     entry = ledger.intend(_ATTACHMENT, **key)
     try:
         return one.add(wanted, link)
     except BaseException:
-        if not one.attached(link.container_id):
+        if not _is_attached(one, wanted, link):
             ledger.gone(entry)
         raise
 
@@ -80,7 +81,7 @@ def detach(one: Caller, wanted: Network, link: Attachment) -> bool:
     Raises:
         LabError: plugins have failed; the entry in the ledger stays.
     """
-    there = any((found.name, attached.ifname) == (wanted.name, link.ifname) for found, attached, _ in one.attached(link.container_id))
+    there = _is_attached(one, wanted, link)
     if there:
         try:
             one.delete(wanted, link)
@@ -89,6 +90,18 @@ def detach(one: Caller, wanted: Network, link: Attachment) -> bool:
     for entry in _ours(_ATTACHMENT, state=str(one.state), network=wanted.name, container=link.container_id, ifname=link.ifname):
         ledger.gone(entry)
     return there
+
+
+def _note(one: Caller, name: str) -> None:
+    """Keep the name of a network with the lab's caller: its rules in the packet filter have it in a comment."""
+    for entry in _ours(_CALLER, state=str(one.state)):
+        known = entry.identity.get("networks", [])
+        if name not in known:
+            ledger.made(entry, networks=[*known, name])
+
+
+def _is_attached(one: Caller, wanted: Network, link: Attachment) -> bool:
+    return any((found.name, there.ifname) == (wanted.name, link.ifname) for found, there, _ in one.attached(link.container_id))
 
 
 def _ours(kind: str, **key: str) -> list[ledger.Entry]:
@@ -102,16 +115,14 @@ def _undo_attachment(entry: ledger.Entry) -> None:
         if (wanted.name, link.ifname) == (key["network"], key["ifname"]):
             try:
                 one.delete(wanted, link)
-            except ExceptionGroup:  # a namespace that has gone, a daemon that has ended: what is left in the namespace goes with it
+            except ExceptionGroup:  # a daemon has ended, a link was deleted by hand: what is left goes with the namespace
                 one.abandon(wanted, link)
 
 
 @ledger.undoes(_CALLER)
 def _undo_caller(entry: ledger.Entry) -> None:
-    state = Path(entry.key["state"])
-    names = {found.name for found, _, _ in Caller(state).attached()}
     if "filter" in entry.identity:
-        packet_filter.restore("cni", (), (), entry.identity["filter"], names)
+        packet_filter.restore("cni", (), (), entry.identity["filter"], entry.identity.get("networks", ()))
 
 
 @ledger.undoes(_NETWORK, survives_reboot=True)

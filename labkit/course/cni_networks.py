@@ -60,10 +60,6 @@ class CniNetworks(Mechanisms):
         _record(self.id, command, str(configuration), wanted, link)
         return _OPERATIONS[command](claims.caller(self.directory / "cni"), wanted, link)
 
-    def attached(self) -> tuple[tuple[Network, Attachment, Result | None], ...]:
-        """Return what is attached by the lab's caller: network, link, and the answer to ADD, by container."""
-        return Caller(self.directory / "cni").attached()
-
     def rate(self, address: str, netns: NetworkNamespace | str, octets: int = _OCTETS) -> float:
         """Measure how fast octets go from this machine to an address of a namespace, in Mbit/s.
 
