@@ -15,7 +15,7 @@ from plumbing import inside, shell
 
 from labkit.cni import Attachment, Caller, CniError, Network
 from labkit.kernel import network as links
-from labkit.kernel.network import NetworkNamespace, throughput
+from labkit.kernel.network import NetworkNamespace, nat, throughput
 
 HEADER = f"{'plugin':<12} what it changed in the kernel"
 LOCAL = {"type": "host-local", "subnet": "10.77.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
@@ -203,3 +203,51 @@ def test_a_rate_is_a_state_of_the_link_and_is_felt(caller: Caller, web: NetworkN
     assert rates == {RATE}
     assert RATE / 4 < held < RATE * 1.5
     assert free > 5 * held
+
+
+NETAVARK = "/usr/lib/podman/netavark --config {0} {1} /run/netns/web < {0}/told"
+
+
+def test_netavark_of_podman_makes_by_one_call_what_a_chain_makes(
+    caller: Caller, web: NetworkNamespace, tmp_path: Path, told: Callable[[str, str], None]
+) -> None:
+    """The same link, address, gateway and port, by the same kind of call: a file and the path of a namespace."""
+    net = chain([BRIDGE, {"type": "portmap", "capabilities": {"portMappings": True}}, {"type": "firewall"}])
+    attachment = Attachment("web", web.path, args=(("IP", "10.77.0.9"),), capabilities=PORTS)
+    caller.add(net, attachment)
+    by_plugins = reached()
+    caller.delete(net, attachment)
+    shell("ip link delete cnitest0")
+    (tmp_path / "told").write_text(json.dumps(as_podman_says_it()))
+    shell(NETAVARK.format(tmp_path, "setup"))
+    by_netavark = reached()
+    shell(NETAVARK.format(tmp_path, "teardown"))
+    told(HEADER, f"{'netavark':<12} by one call, as bridge, portmap and firewall: {', '.join(by_netavark)}")
+    assert by_netavark == by_plugins
+    assert "eth0" not in inside("web", "ip -o link")
+
+
+def reached() -> list[str]:
+    """Return how web is reached, whoever has made that: its address and gateway, the bridge, a port."""
+    address = re.search(r"inet (\S+)", inside("web", "ip -o -4 addr show eth0"))
+    gateway = re.search(r"default via (\S+) dev eth0", inside("web", "ip route"))
+    ports = [f"{rule.port} to {rule.to_address}:{rule.to_port}" for rule in nat.read(None).dnat if rule.port == "8088"]
+    bridge = [one.master for one in links.links() if one.kind == "veth"]
+    return [*(found[1] for found in (address, gateway) if found), *bridge, *ports]
+
+
+def as_podman_says_it() -> dict:
+    """Return the network of the chain as podman tells netavark."""
+    subnets = [{"subnet": "10.77.0.0/24", "gateway": "10.77.0.1"}]
+    network = {"name": "lab", "id": "ab" * 32, "driver": "bridge", "network_interface": "cnitest0", "created": "2024-01-01T00:00:00Z"}
+    network |= {
+        "subnets": subnets,
+        "ipv6_enabled": False,
+        "internal": False,
+        "dns_enabled": False,
+        "ipam_options": {"driver": "host-local"},
+    }
+    port = {"host_ip": "", "container_port": 80, "host_port": 8088, "range": 1, "protocol": "tcp"}
+    own = {"lab": {"static_ips": ["10.77.0.9"], "interface_name": "eth0"}}
+    who = {"container_id": "ab" * 32, "container_name": "web"}
+    return {**who, "networks": own, "network_info": {"lab": network}, "port_mappings": [port]}
