@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import shlex
 import sys
@@ -233,6 +234,24 @@ def given(lab: str, checkpoint: str) -> None:
 def example(lab: str, name: str) -> None:
     """Write the files of an example of LAB that are not there yet."""
     _attached(lab).example(name)
+
+
+@cli.command()
+@click.argument("lab")
+@click.argument("command", type=click.Choice(("ADD", "CHECK", "DEL")))
+@click.argument("configuration")
+@click.argument("container")
+@click.option("--ifname", default="eth0", show_default=True, help="What the link is called in there.")
+@click.option("--args", multiple=True, metavar="KEY=VALUE", help="A word for the plugins (CNI_ARGS).")
+@click.option("--capabilities", default="{}", metavar="JSON", help="For plugins that declare them, by name.")
+def cni(lab: str, command: str, configuration: str, container: str, ifname: str, args: tuple[str, ...], capabilities: str) -> None:
+    """Call the CNI plugins of the file CONFIGURATION for CONTAINER, a network namespace of LAB."""
+    words = dict(word.partition("=")[::2] for word in args)
+    try:
+        wanted = json.loads(capabilities)
+    except ValueError as error:
+        raise LabError("--capabilities is no JSON", cause=str(error)) from None
+    click.echo(_attached(lab).cni(command, configuration, container, ifname, args=words, capabilities=wanted))
 
 
 @cli.command()

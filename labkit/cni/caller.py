@@ -6,7 +6,7 @@ See: CNI specification 1.0.0, section 3 (execution of network configurations); i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class Caller:
     def check(self, network: Network, attachment: Attachment) -> None:
         """Ask each plugin whether what it did is still as it was; versions before 0.4.0 cannot be asked.
 
+        The MAC address of a link of the host's is not looked at: udev may have changed it. See: systemd.link(5), MACAddressPolicy
+
         Raises:
             CniError: something is not as it was.
             LabError: the container is not attached.
@@ -81,8 +83,9 @@ class Caller:
             record = self._records.find(network.name, attachment)
             if record is None:
                 raise LabError(f"{attachment.container_id} is not attached to {network.name} by {attachment.ifname}")
+            asked = replace(_within(record, attachment.netns), answer=_without_macs(record.answer or {}))
             for place in range(len(record.network.plugins)):
-                self._call("CHECK", _within(record, attachment.netns), place, lock)
+                self._call("CHECK", asked, place, lock)
 
     def delete(self, network: Network, attachment: Attachment) -> None:
         """Take a container out: the plugins in reverse, each told the result of ADD; one that is not attached is no error.
@@ -97,6 +100,14 @@ class Caller:
         with held(self._lock(attachment)) as lock:
             kept = self._records.find(network.name, attachment)
             self._delete(_within(kept, attachment.netns) if kept else Record(network, attachment, len(network.plugins)), lock)
+
+    def abandon(self, network: Network, attachment: Attachment) -> None:
+        """Forget a link whose plugins refuse DEL: its addresses are given back, and what is left in its namespace goes with that."""
+        with held(self._lock(attachment)):
+            kept = self._records.find(network.name, attachment)
+            release(kept.network if kept else network, attachment.container_id, self.leases)
+            self._records.remove(network.name, attachment)
+            self._forget(attachment)
 
     def attached(self, container_id: str = "") -> tuple[tuple[Network, Attachment, Result | None], ...]:
         """Return what is attached, or was about to be, by container and link.
@@ -157,6 +168,12 @@ class Caller:
 def _within(record: Record, netns: str) -> Record:
     """Return a record with the namespace that the caller says, if it says one."""
     return replace(record, attachment=replace(record.attachment, netns=netns or record.attachment.netns))
+
+
+def _without_macs(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result in which links of the host's have no MAC address."""
+    links = [link if link.get("sandbox") else {**link, "mac": ""} for link in answer.get("interfaces") or []]
+    return {**answer, **({"interfaces": links} if links else {})}
 
 
 def _families(result: Result | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
+from labkit.cni import claims as cni
 from labkit.errors import LabError
 from labkit.images import repositories
 from labkit.kernel import network, shared
@@ -31,7 +32,8 @@ Claim = tuple[str, str]
 "runc" (in the lab's cgroups), "runc by hand" (with a state of the lab's own, too); "containerd", a namespace of containerd; "pods", a
 namespace of pods; "image" of the CRI, "docker image"; "docker machine", a network namespace in which the lab's dockerd stands; "docker
 engine", one more dockerd, in a network namespace of this name; "storage driver", such an engine whose data has a disk of its own;
-"repository" of the registry with accounts, without its host; "shared mount", a directory in the lab's that is a shared mount."""
+"repository" of the registry with accounts, without its host; "shared mount", a directory in the lab's that is a shared mount; "cni", a
+network whose plugins are called by hand."""
 
 _CLAIM: dict[str, Callable[[str], object]] = {
     "netns": NetworkNamespace.claim,
@@ -50,6 +52,7 @@ _CLAIM: dict[str, Callable[[str], object]] = {
     "pods": pods.claim,
     "image": pods.claim_image,
     "repository": repositories.claim,
+    "cni": cni.network,
 }
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from labkit import runtimes, show, trace
 from labkit.course import rkt_pods
-from labkit.course.mechanisms import Mechanisms, Place
+from labkit.course.cni_networks import CniNetworks
+from labkit.course.mechanisms import Place
 from labkit.course.sessions import Session
 from labkit.course.terminal import Terminal
 from labkit.errors import LabError
@@ -30,7 +31,7 @@ _PROMPT = 60.0  # seconds that an engine may take to the first prompt of a conta
 _BOOT = 180.0  # seconds that a system may take to its login prompt: in a virtual machine without KVM it takes one
 
 
-class Containers(Mechanisms):
+class Containers(CniNetworks):
     """What a lab can do with the runtimes and their root file systems."""
 
     def runtime(self, name: str) -> Runtime:

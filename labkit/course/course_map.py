@@ -61,6 +61,7 @@ LABS = (
     CourseLab("8.2", "Networks of rkt", "networking", "networking/8.2-rkt.ipynb"),
     CourseLab("8.3", "Docker's network by hand, and what breaks it", "networking", "networking/8.3-by-hand.ipynb"),
     CourseLab("8.4", "The drivers of Docker's networks", "networking", "networking/8.4-drivers.ipynb"),
+    CourseLab("8.5", "CNI: a network by a configuration and a program", "networking", "networking/8.5-cni.ipynb"),
     CourseLab("9.1", "Storage and volumes of Docker", "storage", "storage/9.1-docker-storage.ipynb"),
     CourseLab("9.2", "Storage and volumes of rkt", "storage", "storage/9.2-rkt-storage.ipynb"),
     CourseLab("9.3", "Storage drivers, and what copy-up costs", "storage", "storage/9.3-drivers.ipynb"),

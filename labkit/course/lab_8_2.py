@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-from collections.abc import Iterator
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.appc.pod import PodError, State
 from labkit.appc.pods import Pods
+from labkit.course import reaching
 from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.kernel import network
-from labkit.kernel.network import NetworkNamespace, nat
+from labkit.kernel.network import NetworkNamespace
 from labkit.kernel.state import LinkState, NetworkState
 from labkit.runtimes import rkt_by_hand
 
@@ -33,14 +30,13 @@ CLAIMS = (("link", "rktbr1"), ("link", "rktbr2"), ("link", "rktbr3"))
 PORT, OWN_PORT = 8080, 8088
 CONTAINERS, SHOP, BRANCH = "172.19.0.0/16", "10.22.0.0/24", "10.23.0.0/24"
 GATEWAY = "10.22.0.1"
-_LISTEN = "0A"  # proc_pid_net(5): TCP_LISTEN
 _NO_POD = Verdict(passed=False, measured="no pod runs in a network of its own", cause="rkt list shows no running pod with an address")
 
 
 def served(lab: Lab) -> Verdict:
     """Measure that port 8080 of this machine leads to a pod by a rule of NAT, without anybody on the machine who listens there."""
     pods = _networks(lab)
-    return _leads(PORT, [address for pod in pods for link in pod.links for address in link.addresses]) if pods else _NO_POD
+    return reaching.leads(PORT, [address for pod in pods for link in pod.links for address in link.addresses], "a pod") if pods else _NO_POD
 
 
 def bridged(lab: Lab) -> Verdict:
@@ -58,8 +54,8 @@ def mended(lab: Lab) -> Verdict:
     answer = network.ping(GATEWAY, netns=NetworkNamespace.find(pod.name))
     if answer.received:
         return Verdict(passed=True, measured=f"{GATEWAY} answers a pod that is plugged into rktbr2")
-    bridge = next(link for link in _host().links if link.ifname == "rktbr2")
-    lacks = not any(_lies_in(address, SHOP) for address in bridge.addresses)
+    bridge = next(link for link in reaching.host().links if link.ifname == "rktbr2")
+    lacks = not any(reaching.lies_in(address, SHOP) for address in bridge.addresses)
     cause = f"rktbr2 has no address of {SHOP}" if lacks else answer.cause
     return Verdict(passed=False, measured=f"{GATEWAY} does not answer the pod", cause=cause)
 
@@ -70,7 +66,7 @@ def alone(lab: Lab) -> Verdict:
     if isinstance(found, Verdict):
         return found
     _, link = found
-    return _leads(OWN_PORT, link.addresses)
+    return reaching.leads(OWN_PORT, link.addresses, "a pod")
 
 
 def _networks(lab: Lab) -> list[NetworkState]:
@@ -83,16 +79,12 @@ def _networks(lab: Lab) -> list[NetworkState]:
     return [state for state in network.states() if state.name in names]
 
 
-def _host() -> NetworkState:
-    return next(state for state in network.states() if state.name == "host")
-
-
 def _plugged(lab: Lab, bridge: str, subnet: str) -> tuple[NetworkState, LinkState] | Verdict:
     """Return the pod and its link that has an address of a network and the other end in a bridge; else what is missing."""
     pods = _networks(lab)
     if not pods:
         return _NO_POD
-    host = _host()
+    host = reaching.host()
     if bridge not in [link.ifname for link in host.links]:
         return Verdict(
             passed=False, measured=f"a pod runs, there is no bridge {bridge}", cause=f"no pod was attached to a network of {bridge}"
@@ -102,52 +94,9 @@ def _plugged(lab: Lab, bridge: str, subnet: str) -> tuple[NetworkState, LinkStat
     if not ends:
         return Verdict(passed=False, measured=f"a pod runs, {bridge} is there", cause=f"no pod that runs has its cable in {bridge}")
     for pod, link in ends:
-        if any(_lies_in(address, subnet) for address in link.addresses):
+        if any(reaching.lies_in(address, subnet) for address in link.addresses):
             return pod, link
     return Verdict(passed=False, measured=f"a pod is plugged into {bridge}", cause=f"it has no address of {subnet}")
-
-
-def _leads(port: int, addresses: tuple[str, ...] | list[str]) -> Verdict:
-    """Measure that a port of this machine leads to one of these addresses, and that a web server answers there."""
-    rules = [rule for rule in nat.read(None).dnat if rule.port == str(port)]
-    if not rules:
-        cause = "somebody on the machine listens there" if port in _listening() else f"no rule of NAT names port {port}"
-        return Verdict(passed=False, measured=f"port {port} leads to no pod", cause=cause)
-    inside = [address.partition("/")[0] for address in addresses]
-    if not {rule.to_address for rule in rules} & set(inside):
-        return Verdict(passed=False, measured=f"port {port} is changed by a rule", cause="it leads to another address than the pod's there")
-    if not _answers(port):
-        return Verdict(passed=False, measured=f"port {port} leads to a pod", cause="nobody answers there")
-    return Verdict(passed=True, measured=f"port {port} leads to a pod by a rule of NAT, and is answered")
-
-
-def _answers(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=3)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status > 0
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _listening() -> set[int]:
-    """Return the TCP ports on which somebody listens in the network namespace of this process. See: proc_pid_net(5)."""
-    return {int(local.rpartition(":")[2], 16) for local, state in _sockets() if state == _LISTEN}
-
-
-def _sockets() -> Iterator[tuple[str, str]]:
-    for name in ("tcp", "tcp6"):
-        with suppress(OSError):
-            for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]:
-                _, local, _, state, *_ = line.split()
-                yield local, state
-
-
-def _lies_in(address: str, subnet: str) -> bool:
-    found = ipaddress.ip_interface(address).ip
-    return found.version == 4 and found in ipaddress.ip_network(subnet)
 
 
 def _written(name: str, bridge: str, subnet: str, **more: object) -> str:

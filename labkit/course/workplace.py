@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit import ledger, trace
+from labkit.cni import claims as cni
 from labkit.errors import LabError, UnsupportedError
 from labkit.host import account
 from labkit.host.rootfs import packed
@@ -67,6 +68,8 @@ class Workplace:
                 delegation.homes(bare=True)
             if by_hand.is_claimed():
                 by_hand.make(self.directory)
+            if "cni" in self.needs:
+                cni.caller(self.directory / "cni")
             if "dockerd" in self.needs:
                 self.started[docker_daemon.NAME] = docker_daemon.serve(self.directory)
             for engine in docker_engine.claimed():

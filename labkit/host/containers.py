@@ -19,6 +19,7 @@ BRIDGE = "lxcbr0"
 """The bridge of LXC's containers."""
 
 _UP = "labkit up lxc-bridge"
+_CNI = ("iptables-restore", "dnsmasq")
 _RKT = ("gpg", "gpgv", "openssl", "iptables-restore")
 _PLUGINS = Path("/usr/lib/cni")
 
@@ -137,6 +138,16 @@ def rkt(machine: Machine) -> Finding:
     if not (_PLUGINS / "ptp").exists():
         return red("no CNI plugins", f"{_PLUGINS} has no ptp", "apt-get install containernetworking-plugins")
     return green(f"ACIs of {', '.join(sorted(each.name for each in sites.iterdir()))}")
+
+
+def cni(machine: Machine) -> Finding:
+    """Tell whether Debian's CNI plugins are there, what they call, and a DHCP server."""
+    missing = [found for found in (tool(machine, name) for name in _CNI) if found.colour == "red"]
+    if missing:
+        return missing[0]
+    if not (_PLUGINS / "bridge").exists():
+        return red("no CNI plugins", f"{_PLUGINS} has no bridge", "apt-get install containernetworking-plugins")
+    return green(f"plugins in {_PLUGINS}")
 
 
 def _confines(machine: Machine) -> bool:

@@ -78,6 +78,7 @@ CHECKS = (
     Check("cri", "who serves the CRI", cri.cri),
     Check("crio", "CRI-O", cri.crio),
     Check("rkt", "what rkt fetches, and what its pods need", containers.rkt),
+    Check("cni", "the plugins of the Container Network Interface", containers.cni),
 )
 """Every check; a lab names those that it needs by their ids."""
 

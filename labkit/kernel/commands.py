@@ -19,6 +19,7 @@ PACKAGES = {
     "crun": "crun",
     "ctr": "containerd",
     "debootstrap": "debootstrap",
+    "dnsmasq": "dnsmasq-base",
     "docker": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",

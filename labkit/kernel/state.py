@@ -136,6 +136,7 @@ class LinkState:
         master: ifname of the bridge that it is a port of, or "".
         peer: for a veth, (netns, ifname) of its other end, netns as in NetworkState.name; None if not known.
         addresses: each as "192.168.1.1/24".
+        rate: octets a second to which a token bucket holds what leaves it (tc-tbf(8)); 0 for none.
     """
 
     ifname: str
@@ -148,6 +149,7 @@ class LinkState:
     master: str = ""
     peer: tuple[str, str] | None = None
     addresses: tuple[str, ...] = ()
+    rate: int = 0
 
 
 @dataclass(frozen=True)

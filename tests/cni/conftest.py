@@ -50,3 +50,14 @@ def web(plain_packet_filter: None) -> Iterator[NetworkNamespace]:
     with ledger.owned_by("tests of cni"):
         yield NetworkNamespace.create("web")
         NetworkNamespace("web").delete()
+
+
+@pytest.fixture
+def able(plain_packet_filter: None) -> set[str]:
+    """The kinds of links on top of another that the kernel can make, as ip(8) finds."""
+    shell("ip link add cnitest3 type veth peer name cnitest4")
+    kinds = {"macvlan": "", "ipvlan": "", "vlan": "id 9"}
+    line = "ip link add link cnitest3 name cnitest5 type {} {} && ip link delete cnitest5 && echo yes"
+    found = {kind for kind, more in kinds.items() if shell(line.format(kind, more), check=False)}
+    shell("ip link delete cnitest3")
+    return found

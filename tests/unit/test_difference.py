@@ -273,10 +273,26 @@ def test_what_keeps_network_and_memory_of_a_pod_is_shown_with_its_process(place)
 
 def test_the_nat_of_a_pod_is_shown_with_its_link_and_published_ports_are_shown_as_rules():
     nat = "table ip nat chain POSTROUTING ip saddr 10.203.10.27 counter packets 0 bytes 0 jump CNI-9a5b5f677d0ec4fe58a386fe"
-    port = "table ip nat chain CNI-HOSTPORT-DNAT tcp dport 8080 jump CNI-DN-9a5b5f677d0ec4fe58a38"
-    before, after = (NetworkState("host", 2, rules=rules) for rules in ((), (nat, port)))
+    chain = "table ip nat chain CNI-DN-9a5b5f677d0ec4fe58a38"
+    way = (chain, "table ip nat chain CNI-HOSTPORT-DNAT tcp dport 8080 jump CNI-DN-9a5b5f677d0ec4fe58a38")
+    port = f"{chain} tcp dport 8080 counter packets 0 bytes 0 dnat to 10.203.10.27:80"
+    before, after = (NetworkState("host", 2, rules=rules) for rules in ((), (nat, *way, port)))
     change = the_one(diff(Snapshot(networks=(before,)), Snapshot(networks=(after,))))
-    assert "CNI-HOSTPORT-DNAT" in change.name
+    assert change.name == f"{chain} tcp dport 8080 counter dnat to 10.203.10.27:80"
+
+
+def test_tables_and_hooks_that_iptables_makes_first_are_no_news_and_a_policy_is():
+    hook = "table ip nat chain POSTROUTING"
+    bare = ("table ip nat", hook, f"{hook} type nat hook postrouting priority srcnat; policy accept;")
+    drop = "table ip filter chain FORWARD type filter hook forward priority filter; policy drop;"
+    before, after = (NetworkState("host", 2, rules=rules) for rules in ((), (*bare, drop)))
+    assert the_one(diff(Snapshot(networks=(before,)), Snapshot(networks=(after,)))).name == drop
+
+
+def test_a_rate_to_which_a_link_is_held_is_shown():
+    free, held = (NetworkState("host", 2, links=(replace(VETH1, rate=rate),)) for rate in (0, 1_000_000))
+    change = the_one(diff(Snapshot(networks=(free,)), Snapshot(networks=(held,))))
+    assert (change.name, change.attribute, change.before, change.after) == ("veth1", "rate", "", "8 Mbit/s (tbf)")
 
 
 def test_the_bridge_that_comes_with_the_first_pod_of_a_machine_is_no_news_and_the_port_of_a_pod_on_it_is():

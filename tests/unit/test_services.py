@@ -122,6 +122,40 @@ def test_of_the_cni_chains_only_those_of_our_network_go() -> None:
     assert set(lines) == {"nat"}
 
 
+THEIRS = """*filter
+:FORWARD ACCEPT [0:0]
+:CNI-ADMIN - [0:0]
+:CNI-FORWARD - [0:0]
+-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
+-A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
+-A CNI-FORWARD -s 10.9.0.2/32 -j ACCEPT
+COMMIT
+*nat
+:CNI-DN-0123456789abcdef01234 - [0:0]
+:CNI-DN-abcdef0123456789abcde - [0:0]
+:CNI-HOSTPORT-DNAT - [0:0]
+:CNI-HOSTPORT-MASQ - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+-A POSTROUTING -j CNI-HOSTPORT-MASQ
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \\"theirs\\" id: \\"a\\"" -j CNI-DN-0123456789abcdef01234
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \\"lab\\" id: \\"b\\"" -j CNI-DN-abcdef0123456789abcde
+-A CNI-DN-0123456789abcdef01234 -p tcp -j DNAT --to-destination 10.9.0.2:80
+-A CNI-DN-abcdef0123456789abcde -p tcp -j DNAT --to-destination 10.8.0.2:80
+COMMIT
+"""
+
+
+def test_what_networks_of_a_lab_share_stays_while_others_need_it() -> None:
+    lines = packet_filter.removal("cni", THEIRS, (), (), set(), ("lab",))
+    assert "filter" not in lines
+    assert [line.split()[0] for line in lines["nat"]] == ["-D", "-F", "-X"]
+    assert all("CNI-DN-abcdef0123456789abcde" in line for line in lines["nat"])
+    ours = THEIRS.replace("theirs", "lab").replace("-A CNI-FORWARD -s 10.9.0.2/32 -j ACCEPT\n", "")
+    alone = packet_filter.removal("cni", ours, (), (), set(), ("lab",))
+    assert [line for line in alone["filter"] if line.startswith("-X")] == ["-X CNI-ADMIN", "-X CNI-FORWARD"]
+    assert len([line for line in alone["nat"] if line.startswith("-X")]) == 4
+
+
 def test_the_tools_ask_the_mirror_first_and_a_short_name_needs_no_terminal() -> None:
     text = mirrors.registries_conf(PLACES)
     assert text.startswith("# labkit's")

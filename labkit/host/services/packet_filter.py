@@ -10,7 +10,7 @@ import ipaddress
 import itertools
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ from labkit.errors import LabError
 from labkit.kernel import commands
 
 _FAMILIES = {"ip": "iptables", "ip6": "ip6tables"}
-_MADE_BY = {"docker": re.compile(r"DOCKER(-|$)"), "containerd": re.compile(r"CNI-")}
-_NETWORK = 'name: \\"labkit\\"'
-"""How the rules of our CNI network are commented."""
+_MADE_BY = {"docker": re.compile(r"DOCKER(-|$)"), "containerd": re.compile(r"CNI-"), "cni": re.compile(r"CNI-")}
+_PORTS = "CNI-HOSTPORT-"
+_CALLED = ("labkit",)
+"""The CNI network of containerd: its rules have the name in a comment."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,20 @@ def state() -> dict[str, Any]:
     return {"chains": chains, "policy": policy, "tables": _tables()}
 
 
-def restore(name: str, links: Iterable[str], networks: Iterable[str], noted: dict[str, Any]) -> None:
+def restore(name: str, links: Iterable[str], networks: Iterable[str], noted: dict[str, Any], called: Collection[str] = _CALLED) -> None:
     """Remove the rules and chains of a service, and the tables that are empty then and were not there before.
 
     Args:
-        name: the service.
+        name: the service; "cni" for networks of a lab.
         links: the bridges that it made.
         networks: their addresses, as "172.17.0.1/16".
         noted: what `state` returned before it started.
+        called: the names of its CNI networks.
     """
     for family, command in _FAMILIES.items():
         saved = _saved(command)
-        lines = removal(name, saved, tuple(links), tuple(networks), set(noted.get("chains", {}).get(family, ())))
+        known = set(noted.get("chains", {}).get(family, ()))
+        lines = removal(name, saved, tuple(links), tuple(networks), known, called)
         policy = noted.get("policy", {}).get(family)
         if name == "docker" and policy and any((table, chain) == ("filter", "FORWARD") for table, chain, _ in _chains(saved)):
             lines.setdefault("filter", []).append(f"-P FORWARD {policy}")
@@ -77,15 +80,19 @@ def restore(name: str, links: Iterable[str], networks: Iterable[str], noted: dic
         _delete_if_empty(table)
 
 
-def removal(name: str, saved: str, links: tuple[str, ...], networks: tuple[str, ...], known: set[str]) -> dict[str, list[str]]:
+def removal(
+    name: str, saved: str, links: tuple[str, ...], networks: tuple[str, ...], known: set[str], called: Collection[str] = _CALLED
+) -> dict[str, list[str]]:
     """Return the lines for iptables-restore that remove a service's rules and chains, by table."""
     rules, made = _rules(saved), _MADE_BY[name]
     chains = {(table, chain) for table, chain, _ in _chains(saved) if made.match(chain) and f"{table} {chain}" not in known}
-    chains -= {(rule.table, rule.chain) for rule in rules if (rule.table, rule.chain) in chains and _is_a_persons(name, rule, chains)}
+    chains -= _kept(name, rules, chains, called)
     lines: dict[str, list[str]] = {}
     for rule in rules:
         jumps = (rule.table, rule.target) in chains
-        if (rule.table, rule.chain) not in chains and (jumps or _is_of_our_network(name, rule) or _concerns(rule, links, networks)):
+        if (rule.table, rule.chain) not in chains and (
+            jumps or (name != "docker" and _is_of_network(rule, called)) or _concerns(rule, links, networks)
+        ):
             lines.setdefault(rule.table, []).append(f"-D {rule.chain} {rule.words}")
     for verb in ("-F", "-X"):
         for table, chain in sorted(chains):
@@ -93,15 +100,29 @@ def removal(name: str, saved: str, links: tuple[str, ...], networks: tuple[str, 
     return lines
 
 
-def _is_a_persons(name: str, rule: Rule, chains: set[tuple[str, str]]) -> bool:
+def _kept(name: str, rules: list[Rule], chains: set[tuple[str, str]], called: Collection[str]) -> set[tuple[str, str]]:
+    """Return which of these chains somebody else needs: those with a rule of theirs, and those to which these lead."""
+    kept = {(rule.table, rule.chain) for rule in rules if (rule.table, rule.chain) in chains and _is_a_persons(name, rule, called)}
+    if name != "docker" and any(chain.startswith(_PORTS) for _, chain in kept):
+        kept |= {(table, chain) for table, chain in chains if chain.startswith(_PORTS)}
+    theirs, before = [rule for rule in rules if not _is_of_network(rule, called)], -1
+    while name != "docker" and len(kept) != before:
+        before = len(kept)
+        kept |= {(rule.table, rule.target) for rule in theirs if (rule.table, rule.chain) in kept and (rule.table, rule.target) in chains}
+    return kept
+
+
+def _is_a_persons(name: str, rule: Rule, called: Collection[str]) -> bool:
     """Tell whether a rule in a service's chain is not the service's: in DOCKER-USER, or of another CNI network."""
     if name == "docker":
         return rule.chain == "DOCKER-USER" and rule.words != "-j RETURN"
-    return "name: " in rule.words and _NETWORK not in rule.words and (rule.table, rule.chain) in chains
+    forwards = name == "cni" and rule.chain in ("CNI-FORWARD", "CNI-ADMIN") and rule.target != "CNI-ADMIN"  # these name no network
+    return forwards or ("name: " in rule.words and not _is_of_network(rule, called))
 
 
-def _is_of_our_network(name: str, rule: Rule) -> bool:
-    return name == "containerd" and _NETWORK in rule.words
+def _is_of_network(rule: Rule, called: Collection[str]) -> bool:
+    """Tell whether a rule has the name of one of these CNI networks in its comment."""
+    return any(f'name: \\"{name}\\"' in rule.words for name in called)
 
 
 def _concerns(rule: Rule, links: tuple[str, ...], networks: tuple[str, ...]) -> bool:

@@ -13,7 +13,7 @@ from labkit.kernel.state import LinkState, RouteState
 
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 _ARPHRD_LOOPBACK = 772
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_QDISC, _IFLA_MASTER, _IFLA_OPERSTATE = 1, 3, 4, 5, 6, 10, 16
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_LINK_NETNSID, _IFLA_INFO_KIND, _IFLA_INFO_DATA = 18, 23, 37, 1, 2
 _IFLA_KIND_FIRST = 1  # IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VXLAN_ID
 _MODES = {
@@ -39,6 +39,7 @@ class Link:
         netnsid: the namespace of the other end, as this namespace numbers it; None for this one.
         counters: rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped.
         detail: what its kind adds: the mode of a macvlan or ipvlan, the id of a vxlan; else "".
+        qdisc: what queues what leaves it: "noqueue", "tbf", ...
     """
 
     state: LinkState
@@ -48,6 +49,7 @@ class Link:
     netnsid: int | None = None
     counters: tuple[int, ...] = ()
     detail: str = ""
+    qdisc: str = ""
 
 
 def parse_link(message: bytes) -> Link:
@@ -69,7 +71,8 @@ def parse_link(message: bytes) -> Link:
     counters = struct.unpack_from("=8Q", found[_IFLA_STATS64]) if _IFLA_STATS64 in found else ()
     other = _number(found.get(_IFLA_LINK))
     master, number = _number(found.get(_IFLA_MASTER)), None if netnsid is None else _number(netnsid)
-    return Link(state, flags, master, other, number, counters, _detail(kind, info.get(_IFLA_INFO_DATA, b"")))
+    detail, qdisc = _detail(kind, info.get(_IFLA_INFO_DATA, b"")), _text(found.get(_IFLA_QDISC, b""))
+    return Link(state, flags, master, other, number, counters, detail, qdisc)
 
 
 def _detail(kind: str, data: bytes) -> str:

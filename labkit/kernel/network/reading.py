@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labkit.kernel.namespaces import kept_by_mounts
-from labkit.kernel.network import netlink
+from labkit.kernel.network import netlink, qdiscs
 from labkit.kernel.network.messages import Link, parse_address, parse_link, parse_route
 from labkit.kernel.network.netlink import NetlinkSocket, attributes
 from labkit.kernel.network.nft import read_rules
@@ -86,7 +86,9 @@ def links(route: NetlinkSocket) -> list[Link]:
     mask = netlink.attribute(_IFLA_EXT_MASK, struct.pack("=I", _RTEXT_FILTER_SKIP_STATS))
     found = [parse_link(message) for message in route.dump(netlink.RTM_GETLINK, bytes(16) + mask)]
     names = {link.state.index: link.state.ifname for link in found}
-    return [replace(link, state=replace(link.state, master=names.get(link.master, ""))) for link in found]
+    limits = qdiscs.rates(route) if any(link.qdisc == qdiscs.SHAPER for link in found) else {}
+    told = [replace(link.state, master=names.get(link.master, ""), rate=limits.get(link.state.index, 0)) for link in found]
+    return [replace(link, state=state) for link, state in zip(found, told, strict=True)]
 
 
 def addresses(route: NetlinkSocket) -> dict[int, list[str]]:

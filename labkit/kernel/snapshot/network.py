@@ -88,13 +88,17 @@ def _link_changes(before: Mapping[Link, LinkState], after: Mapping[Link, LinkSta
 
 
 def _link_values(link: LinkState) -> dict[str, str]:
-    return {"state": "up" if link.up else "down", "master": link.master, "mtu": str(link.mtu)}
+    return {"state": "up" if link.up else "down", "master": link.master, "mtu": str(link.mtu), "rate": _rate(link)}
+
+
+def _rate(link: LinkState) -> str:
+    return f"{link.rate * 8 / 1e6:g} Mbit/s (tbf)" if link.rate else ""
 
 
 def _describe(link: LinkState) -> str:
     peer = f"peer {_in(link.peer[0], link.peer[1])}" if link.peer else ""
     master = f"master {link.master}" if link.master else ""
-    return ", ".join(part for part in (link.kind, peer, "up" if link.up else "down", master) if part)
+    return ", ".join(part for part in (link.kind, peer, "up" if link.up else "down", master, _rate(link)) if part)
 
 
 def _in(netns: str, text: str) -> str:

@@ -125,8 +125,13 @@ ROUTES = re.compile(r"^(?:fe[89ab][0-9a-f]:.*|ff00::/8|multicast .*|127\.0\.0\.0
 RULE_COUNTERS = ((re.compile(r"counter packets \d+ bytes \d+"), "counter"), (re.compile(r"\s*# handle \d+"), ""))
 """What counts, or numbers, inside the text of an nft rule."""
 
-NAT_OF_A_POD = re.compile(r"\bCNI-[0-9a-f]{24}\b")
-"""Rules of nft that CNI makes and removes with the network of a pod, in a chain of its own: shown with its link and its address."""
+_HOOKS = "PREROUTING|INPUT|FORWARD|OUTPUT|POSTROUTING"
+NAT_OF_A_POD = re.compile(
+    r"\bchain CNI-\S+$|\b(?:jump|goto) CNI-|\bchain CNI-(?:[0-9a-f]{24}|HOSTPORT-\w+|FORWARD\b.* (?:ct state|conntrack)) "
+    rf"|^table ip6? (?:nat|filter)(?: chain (?:{_HOOKS})(?: type \w+ hook [^;]*; policy accept;)?)?$"
+)
+"""Rules of nft that CNI makes and removes with the network of a pod, and the way to them: shown with its link and its address; what a
+published port is changed to, and whose packets are let through, is shown. And the bare tables and hooks that iptables makes first."""
 
 STOPPED = frozenset("Tt")
 """Of the states in ps(1) only stopped is news: running, sleeping and waiting change all the time."""
