@@ -19,8 +19,15 @@ from labkit.kernel.live.frame import Meter
 from labkit.kernel.live.watches import COMES_AND_GOES, Watches
 from labkit.kernel.syscalls import IN_ISDIR
 
-REST = 2.0
+REST = 5.0
 """Seconds after which a cgroup is read whole, also where nothing told of a change."""
+
+BUSY = 1.0
+"""The same for one in which something runs: pressure, which the kernel averages, is told by nobody."""
+
+
+BETWEEN = 0.08
+"""Seconds at least between two looks at the counters: what an event tells of is read at once, and alone."""
 
 
 @dataclass
@@ -33,11 +40,7 @@ class _Group:
     row: Meter | None = None
     reading: Reading = field(default_factory=Reading)
     whole_at: float = 0.0
-
-    @property
-    def counter(self) -> str:
-        """The file that tells the time of a CPU that it used, or ""."""
-        return next((name for name in _COUNTERS if name in self.files), "")
+    counter: str = ""  # the file that tells the time of a CPU that it used
 
     def close(self) -> None:
         for _, descriptor in self.files.values():
@@ -61,6 +64,7 @@ class Cgroups:
         self._by_directory: dict[str, str] = {}
         self._dirty: set[str] = set()
         self._ordered: list[_Group] = []
+        self._counted_at, self._reordered = 0.0, False
         self.rows: MappingProxyType[str, Meter] = MappingProxyType({})
         self.find_hierarchies()
 
@@ -104,6 +108,8 @@ class Cgroups:
                 group.files[name] = (path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
                 self._open += 1
 
+        group.counter = next((name for name in _COUNTERS if name in group.files), "")
+
     def _leave(self, directory: str) -> None:
         path = self._by_directory.pop(directory, None)
         group = self._groups.get(path or "")
@@ -114,6 +120,7 @@ class Cgroups:
             if descriptor >= 0:
                 os.close(descriptor)
                 self._open -= 1
+        group.counter = next((name for name in _COUNTERS if name in group.files), "")
         group.directories = {name: where for name, where in group.directories.items() if where != directory}
         if not group.directories:
             del self._groups[group.path]
@@ -121,6 +128,7 @@ class Cgroups:
             self._dirty.add(group.path)
 
     def _order(self) -> None:
+        self._reordered = False
         self._ordered = [self._groups[path] for path in sorted(self._groups)]
 
     def take_events(self) -> bool:
@@ -138,11 +146,12 @@ class Cgroups:
             elif path is not None and name not in _UNTOLD:
                 told = True
                 self._mark(path, below=name in ("freezer.state", "cgroup.freeze", "cgroup.events"))
-        if told:
+        if self._reordered:
             self._order()
         return told
 
     def _come_or_go(self, directory: str, parent: str) -> None:
+        self._reordered = True
         hierarchy = next((each for each in self._roots if f"{parent}/".startswith(f"{each.path}/")), None)
         if hierarchy is None:
             return
@@ -161,22 +170,33 @@ class Cgroups:
         self._dirty.update(path for path in paths if path in self._groups)
 
     def refresh(self, now: float) -> bool:
-        """Read what may have changed, and return whether anything did."""
-        ran: set[str] = set()
+        """Read what something told of, and, a tenth of a second after the last time, the counters; return whether anything changed."""
         changed = len(self.rows) != len(self._ordered)
+        if now - self._counted_at < BETWEEN:
+            for group in [group for path in sorted(self._dirty) if (group := self._groups.get(path))]:
+                changed = self._read(group, now, whole=True) or changed
+        else:
+            self._counted_at = now
+            changed = self._refresh_all(now) or changed
+        self._dirty = {path for path in self._dirty if (one := self._groups.get(path)) and one.row and one.row.state == "freezing"}
+        if changed:
+            self.rows = MappingProxyType({group.path: group.row for group in self._ordered if group.row})
+        return changed
+
+    def _refresh_all(self, now: float) -> bool:
+        ran: set[str] = set()
+        changed = False
         for group in self._ordered:
             whole = group.row is None or group.path in self._dirty or now - group.whole_at > REST
             look = whole or group.path == "/" or (group.path.rpartition("/")[0] or "/") in ran
             grown = look and self._counted(group, now)
+            whole = whole or (grown and now - group.whole_at > BUSY)
             if grown or (look and not group.counter):
                 ran.add(group.path)
             if whole or grown:
                 changed = self._read(group, now, whole) or changed
             elif group.row is not None and group.row.cpu:
                 group.row, changed = replace(group.row, cpu=0.0, io=0.0 if group.row.io else group.row.io), True
-        self._dirty = {group.path for group in self._ordered if group.row and group.row.state == "freezing"} if self._dirty else set()
-        if changed:
-            self.rows = MappingProxyType({group.path: group.row for group in self._ordered if group.row})
         return changed
 
     def _counted(self, group: _Group, now: float) -> bool:

@@ -24,7 +24,10 @@ INTERVAL = 0.1
 PROMPT = 0.015
 """Seconds at least between two readings of a part that events ask for: a burst of them is one change."""
 
-_URGENT = 5
+TOGETHER = 0.03
+"""Seconds by which a part is read too early rather than that the process wakes up again for it."""
+
+_URGENT = 3
 """How much more than its share a part may take where events ask for it."""
 
 
@@ -73,11 +76,11 @@ class Collector:
         self.cgroups, self.networks, self.overlays = Cgroups(), Networks(), Overlays()
         self.containers = Containers(self.processes.cgroups)
         self._parts = {
-            "processes": _Part("processes", self._refresh_processes, 0.012),
-            "cgroups": _Part("cgroups", self.cgroups.refresh, 0.02),
-            "networks": _Part("networks", lambda now: self.networks.refresh(now, self.processes.rows), 0.01),
-            "layers": _Part("layers", lambda now: self.overlays.refresh(now, self.processes.rows), 0.004),
-            "containers": _Part("containers", lambda _: self.containers.refresh(self.processes.rows), 0.004),
+            "processes": _Part("processes", self._refresh_processes, 0.01),
+            "cgroups": _Part("cgroups", self.cgroups.refresh, 0.015),
+            "networks": _Part("networks", lambda now: self.networks.refresh(now, self.processes.rows), 0.008),
+            "layers": _Part("layers", lambda now: self.overlays.refresh(now, self.processes.rows), 0.003),
+            "containers": _Part("containers", lambda _: self.containers.refresh(self.processes.rows), 0.003),
         }
         self._watch(self.cgroups.watches.descriptor, "cgroups")
         self._watch(self.networks.socket.fileno(), "networks")
@@ -96,8 +99,6 @@ class Collector:
         """Take what has become readable: it says which part is to be read."""
         if kind == "pidfd":
             self._tell("processes", self.processes.ended(descriptor))
-        elif kind == "connector":
-            self._tell("processes", self.processes.take_events())
         elif kind == "cgroups":
             self._tell("cgroups", self.cgroups.take_events())
         elif kind == "networks":
@@ -124,7 +125,7 @@ class Collector:
         """Read the parts whose turn it is, or all, and return the frame."""
         begin = time.process_time()
         for part in self._parts.values():
-            if everything or part.due() <= now:
+            if everything or part.due() <= now + TOGETHER:
                 part.run(now)
                 if part.name == "processes" and self.processes.touched:
                     self.cgroups.mark(self.processes.touched)

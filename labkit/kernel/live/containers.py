@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from labkit.kernel.live.frame import Contained, Member
+from labkit.kernel.xray import records as xray
 from labkit.kernel.xray.containers import Found, containers
-from labkit.kernel.xray.machine import Machine
+from labkit.kernel.xray.machine import Machine, Members
 
 _NAMED = re.compile(r"docker|libpod|crio|containerd|lxc|machine|garden|kubepods|buildah|nerdctl|/lab-|/rkt-")
 """What is in the path of every cgroup that names a container; any other process is in one only by its PID namespace."""
@@ -24,6 +25,7 @@ class Containers:
     def __init__(self, cgroups: Callable[[int], tuple[str, ...]]) -> None:
         self._cgroups = cgroups
         self._candidates: tuple[tuple[object, ...], ...] = ()
+        self._members: dict[int, xray.Member] = {}
         self.rows: MappingProxyType[str, Contained] = MappingProxyType({})
 
     def refresh(self, processes: Mapping[str, Member]) -> bool:
@@ -32,11 +34,13 @@ class Containers:
         known = tuple((row.pid, row.comm, row.own, self._cgroups(row.pid)) for row in candidates)
         if known == self._candidates:
             return False
-        self._candidates = known
         by_pid = {row.pid: row for row in candidates}
         machine = Machine()
         machine.pids = tuple(sorted(by_pid))  # its containers are looked for among these
+        before = {row[0]: row[1] for row in self._candidates}
+        machine.members = Members(machine, {pid: one for pid, one in self._members.items() if pid in by_pid and before.get(pid) == by_pid[pid].comm})
         rows = {str(one.pid): self._row(one, by_pid[one.pid]) for one in containers(machine) if one.pid in by_pid}
+        self._candidates, self._members = known, {pid: machine.members[pid] for pid in by_pid if pid in machine.members}
         kept = {key: old if (old := self.rows.get(key)) == row else row for key, row in rows.items()}
         if kept == dict(self.rows):
             return False

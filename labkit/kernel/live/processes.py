@@ -12,7 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from labkit.errors import LabError
@@ -24,7 +24,7 @@ from labkit.kernel.xray.records import PF_KTHREAD
 YOUNG = 2.0
 """Seconds in which a process is read at each refresh: a runtime changes the namespaces of its child meanwhile."""
 
-IN_TURN = 20
+IN_TURN = 40
 """Refreshes in which each process is read once."""
 
 SWEEP = 2.0
@@ -70,24 +70,22 @@ class Processes:
         self.connector: socket.socket | None = None
         with suppress(LabError):
             self.connector = self._stack.enter_context(connector.opened())
-            self.connector.setblocking(False)
-            watch(self.connector.fileno(), "connector")
+            self.connector.setblocking(False)  # read at each refresh: to wake up for each of its events would cost more than they tell
 
-    def take_events(self) -> bool:
-        """Take what the process connector tells; return whether a known process ended or changed."""
-        told = False
-        assert self.connector is not None
+    def _take_events(self, told: socket.socket) -> bool:
+        """Take what the process connector tells; return whether a known process ended."""
+        ended = False
         while True:
             try:
-                data = self.connector.recv(4096)
+                data = told.recv(4096)
             except BlockingIOError:
-                return told
+                return ended
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
-                    return told
+                    return ended
                 self._lost = True
                 continue
-            told = self._take(connector.message(data)) or told
+            ended = self._take(connector.message(data)) or ended
 
     def _take(self, message: connector.Message) -> bool:
         if len(message.body) < 16 or message.what == connector.NONE:
@@ -103,7 +101,7 @@ class Processes:
             self._fresh.discard(one)
             return self._end(one)
         self._fresh.add(one)
-        return one in self._known
+        return False
 
     def ended(self, pidfd: int) -> bool:
         """Take the end of the process that a pidfd is of."""
@@ -123,11 +121,14 @@ class Processes:
 
     def refresh(self, now: float) -> bool:
         """Read what is new and those whose turn it is; return whether anything that is shown changed."""
-        changed = len(self._known) != len(self.rows)
+        changed = self.connector is not None and self._take_events(self.connector)
+        changed = changed or len(self._known) != len(self.rows)
         if self.connector is None or self._lost or now - self._swept > SWEEP:
             changed = self._sweep(now) or changed
         for pid in self._due(now):
             changed = self._look(pid, now) or changed
+        for pid in self._in_turn():
+            changed = self._look_again(pid, now) or changed
         if changed:
             self.rows = MappingProxyType({str(pid): known.row for pid, known in sorted(self._known.items())})
         return changed
@@ -144,12 +145,25 @@ class Processes:
 
     def _due(self, now: float) -> Iterable[int]:
         fresh, self._fresh = self._fresh, set()
-        if len(self._turn) < len(self._known) // 2 or not self._turn:
-            self._turn.extend(pid for pid in self._known if pid not in self._turn)
+        return sorted(fresh.union(pid for pid, known in self._known.items() if now - known.since < YOUNG))
+
+    def _in_turn(self) -> Iterable[int]:
+        if not self._turn:
+            self._turn.extend(self._known)
         share = len(self._known) // IN_TURN + 1
-        in_turn = [self._turn.popleft() for _ in range(min(share, len(self._turn)))]
-        young = [pid for pid, known in self._known.items() if now - known.since < YOUNG]
-        return sorted({*fresh, *young, *(pid for pid in in_turn if pid in self._known)})
+        return [pid for _ in range(min(share, len(self._turn))) if (pid := self._turn.popleft()) in self._known]
+
+    def _look_again(self, pid: int, now: float) -> bool:
+        """Read the namespaces of one that is known; its name, too, where nobody tells of a change of it."""
+        known = self._known[pid]
+        if self.connector is None or known.pidfd < 0:
+            return self._look(pid, now)
+        found, own = self._membership(pid)
+        self._see_cgroups(known, pid)
+        if found == known.row.namespaces or not found:
+            return False
+        known.row = replace(known.row, namespaces=found, own=own)
+        return True
 
     def _look(self, pid: int, now: float) -> bool:
         try:
@@ -195,9 +209,12 @@ class Processes:
         words = stat[end + 2 :].split(None, 21)
         comm = stat[stat.index(b"(") + 1 : end].decode(errors="replace")
         flags, state = int(words[6]), words[0].decode()
-        found = () if flags & PF_KTHREAD else tuple(self._namespaces(str(pid)))
-        own = tuple(kind for kind, inode in found if self._first.get(kind, inode) != inode)
+        found, own = ((), ()) if flags & PF_KTHREAD else self._membership(pid)
         return Member(pid, int(words[1]), comm, found, own), int(words[19]), flags, state
+
+    def _membership(self, pid: int) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
+        found = tuple(self._namespaces(str(pid)))
+        return found, tuple(kind for kind, inode in found if self._first.get(kind, inode) != inode)
 
     def _namespaces(self, pid: str) -> Iterator[tuple[str, int]]:
         base, readlink = f"{self._proc}/{pid}", os.readlink
@@ -224,6 +241,4 @@ class Processes:
         """Close every file."""
         for pid in tuple(self._known):
             self._end(pid)
-        if self.connector is not None:
-            self._unwatch(self.connector.fileno())
         self._stack.close()
