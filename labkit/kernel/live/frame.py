@@ -71,7 +71,7 @@ class Member:
         ppid: its parent.
         comm: its name.
         namespaces: (kind, inode), those that could be read.
-        own: the kinds in which it is not where process 1 is.
+        own: the kinds in which it is not where process 1 is (or the collector, where those of process 1 may not be read).
     """
 
     pid: int

@@ -65,7 +65,7 @@ class Processes:
         self._lost = True
         self.touched: set[str] = set()
         self.rows: MappingProxyType[str, Member] = MappingProxyType({})
-        self._first = dict(self._namespaces("1"))
+        self._first = dict(self._namespaces("1")) or dict(self._namespaces("self"))  # those of process 1 may be out of reach
         self._stack = ExitStack()
         self.connector: socket.socket | None = None
         with suppress(LabError):
