@@ -30,7 +30,8 @@ class Containers:
 
     def refresh(self, processes: Mapping[str, Member]) -> bool:
         """Look again where a process that may be in a container came or went; return whether anything that is shown changed."""
-        candidates = [row for row in processes.values() if "pid" in row.own or any(map(_NAMED.search, self._cgroups(row.pid)))]
+        own = (row for row in processes.values() if row.own)  # a process that shares all namespaces with process 1 is in no container
+        candidates = [row for row in own if "pid" in row.own or any(map(_NAMED.search, self._cgroups(row.pid)))]
         known = tuple((row.pid, row.comm, row.own, self._cgroups(row.pid)) for row in candidates)
         if known == self._candidates:
             return False
