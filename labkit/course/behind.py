@@ -35,8 +35,8 @@ def behind(ref: str, frame: Frame) -> tuple[str, str]:
         return f"cgroup {rest}", "\n".join(lines) or "it is gone"
     if kind == "link":
         inode, _, ifname = rest.partition(":")
-        row = frame.networks.get(inode)
-        return f"{ifname} in {row.state.name if row else inode}", "\n".join(_link(frame, inode, ifname)) or "it is gone"
+        network = frame.networks.get(inode)
+        return f"{ifname} in {network.state.name if network else inode}", "\n".join(_link(frame, inode, ifname)) or "it is gone"
     if kind in ("file", "dir") and rest.startswith("/"):
         return rest, _file(rest)
     return ref, "nothing is behind it"
@@ -47,7 +47,8 @@ def _manual(page: str) -> str:
     if found is None:
         return f"{page} is no manual page"
     try:
-        done = commands.run(["man", "-P", "cat", found[2], found[1]], env={**os.environ, "MANWIDTH": "78", "LC_ALL": "C.UTF-8"}, check=False)
+        environment = {**os.environ, "MANWIDTH": "78", "LC_ALL": "C.UTF-8"}
+        done = commands.run(["man", "-P", "cat", found[2], found[1]], env=environment, check=False)
     except LabError:
         return f"man is not installed here; read {page} at https://man7.org/linux/man-pages"
     return re.sub(r".\x08", "", done.stdout)[:MOST] or f"{page} is not installed here (Debian package manpages)"

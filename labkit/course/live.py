@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from labkit.course.behind import behind
@@ -44,10 +45,10 @@ class LiveView:
         place: the class of its place in the page, another for each view.
         label: what it is called.
         views: which parts.
-        scope: returns what is shown, asked for at each frame, with names for buttons or without.
+        scope: returns what is shown, asked for at each frame.
     """
 
-    def __init__(self, place: str, label: str, views: Sequence[str], scope: Callable[[bool], Scope]) -> None:
+    def __init__(self, place: str, label: str, views: Sequence[str], scope: Callable[[], Scope]) -> None:
         self._views, self._scope, self._place, self._label = tuple(views), scope, place, label
         self._handle: DisplayHandle | None = None
         self._page: LivePage | None = None
@@ -57,11 +58,10 @@ class LiveView:
         self._lock = threading.Lock()
         self._last: Frame | None = None
 
-    def show(self, frame: Frame, shell: Any) -> None:
+    def show(self, settled: View, shell: Any) -> None:
         """Print the settled picture, and let a page that sees it ask for more."""
         from IPython.display import display
 
-        settled = whole(sections(frame, self._scope(True), self._views))
         self._handle = display(in_place(settled, self._place), display_id=True)
         self._page = LivePage(self._place, self._hear, self._label)
         self._shell = shell
@@ -116,7 +116,8 @@ class LiveView:
                 self._thread = None
 
     def _follow(self, feed: Feed) -> None:
-        before, drawn, stored = Frame(), {}, time.monotonic()
+        before, stored = Frame(), time.monotonic()
+        drawn: dict[str, str] = {}
         for frame in feed.frames():
             if self._thread is not threading.current_thread():
                 return
@@ -126,7 +127,8 @@ class LiveView:
             scope = self._live_scope()
             parts = {name: view.html for name, view in sections(frame, scope, self._views).items()}
             fresh = {name: html for name, html in parts.items() if drawn.get(name) != html}
-            self._tell(tell="frame", at=frame.at, html=fresh, news=news(before, frame, scope), pace=round(1 / max(frame.interval, 1 / PACE)))
+            pace = round(1 / max(frame.interval, 1 / PACE), 1)
+            self._tell(tell="frame", at=frame.at, html=fresh, news=news(before, frame, scope), pace=pace)
             before, self._last, drawn = frame, frame, parts
             if time.monotonic() - stored > STORED:
                 self._store()
@@ -135,9 +137,7 @@ class LiveView:
             time.sleep(max(0.0, begin + pause - time.monotonic()))  # frames that come meanwhile are one
 
     def _live_scope(self) -> Scope:
-        from dataclasses import replace
-
-        scope = replace(self._scope(False), refs=True)
+        scope = replace(self._scope(), refs=True)
         return replace(scope, home="") if self._everything else scope
 
     def _tell(self, **content: Any) -> None:
@@ -150,7 +150,7 @@ class LiveView:
         if self._handle is None or self._last is None:
             return
         at = time.strftime("%H:%M:%S", time.localtime(self._last.at))
-        view = whole(sections(self._last, self._scope(False), self._views), f"the last picture of a live view, of {at}")
+        view = whole(sections(self._last, self._scope(), self._views), f"the last picture of a live view, of {at}")
         with suppress(OSError, RuntimeError):
             self._handle.update(in_place(view, self._place))
 

@@ -289,13 +289,14 @@ class Views(Stores):
         with Feed() as feed:
             frame = next(feed.frames())
         running = shell()
+        settled = live.settled(frame, self._live_scope(settled=True), chosen)
         if running is None:
-            return live.settled(frame, self._live_scope(settled=True), chosen)
+            return settled
         number = 1 + len(self.live_views)
         place = f"labkit-live-{self.id.replace('.', '-')}-{number}"
-        view = live.LiveView(place, f"Live view {number} of lab {self.id}", chosen, lambda settled: self._live_scope(settled=settled))
+        view = live.LiveView(place, f"Live view {number} of lab {self.id}", chosen, lambda: self._live_scope(settled=False))
         self.live_views.append(view)
-        view.show(frame, running)
+        view.show(settled, running)
         return None
 
     def _live_scope(self, *, settled: bool) -> Scope:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from labkit.kernel.live.frame import Contained, Frame, LayerFile, Layers, Member, Meter, Network, Traffic
 from labkit.kernel.snapshot.noise import CGROUPS
+from labkit.kernel.state import NetworkState
 from labkit.show import markup
 from labkit.show.network import network_picture
 from labkit.show.text import WIDTH, clean, columns, count, cut, indent, joined, natural, short_ids, wrap
@@ -38,7 +39,8 @@ _STATES = {"frozen": "■ frozen", "freezing": "◧ freezing", "running": "▶ r
 _LAMPS = {"up": "● up", "down": "○ down", "no carrier": "◐ no carrier"}
 _COLOURS = {"frozen": markup.BLUE, "freezing": markup.AMBER, "running": markup.GREEN, "up": markup.GREEN, "down": markup.GREY,
             "no carrier": markup.AMBER}  # fmt: skip
-_MATHS = 60
+_TRACKERS = re.compile(r"/processes(?:/|$)")  # where a lab keeps each process so that it can be ended
+_LONGEST = 60
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Scope:
 
     def inside(self, path: str) -> bool:
         """Whether a cgroup is shown."""
-        if self.settled and CGROUPS.search(path):
+        if (self.settled and CGROUPS.search(path)) or (self.home and _TRACKERS.search(path)):
             return False
         return not self.home or f"/{self.home}/" in f"{path}/"
 
@@ -83,13 +85,16 @@ class Scope:
 
     def ref(self, shown: str, where: str) -> str:
         """Write a name: a button where what is behind it can be asked for."""
-        inner = markup.code(shown, _MATHS)
+        inner = markup.code(shown, _LONGEST)
         if not self.refs:
             return inner
         return markup.element("button", inner, type="button", class_="lk-ref", data_ref=where).replace("data_ref", "data-ref")
 
 
-def sections(frame: Frame, scope: Scope = Scope(), only: Iterable[str] = TITLES) -> dict[str, View]:  # noqa: B008 - it is frozen
+EVERYTHING = Scope()
+
+
+def sections(frame: Frame, scope: Scope = EVERYTHING, only: Iterable[str] = TITLES) -> dict[str, View]:
     """Return each view of a frame in both forms, without its title."""
     draw = {"cgroups": _cgroups, "processes": _processes, "networks": _networks, "layers": _layers, "containers": _containers}
     return {view: draw[view](frame, scope) for view in TITLES if view in only}
@@ -105,7 +110,8 @@ def whole(parts: Mapping[str, View], note: str = "") -> View:
 def _cgroups(frame: Frame, scope: Scope) -> View:
     rows = sorted((row for row in frame.cgroups.values() if scope.inside(row.path)), key=lambda row: natural(row.path))
     shown = rows[:MOST_ROWS]
-    header = ["cgroup", "state", "processes"] if scope.settled else ["cgroup", "state", "cpu", "memory", "tasks", "io/s", "waits", "processes"]
+    counted = [] if scope.settled else ["cpu", "memory", "tasks", "io/s", "waits"]
+    header = ["cgroup", "state", *counted, "processes"]
     lines, cells = [], []
     for row in shown:
         depth = max(scope.label(row.path).count("/") - (0 if scope.home else 1), 0)
@@ -121,7 +127,8 @@ def _cgroups(frame: Frame, scope: Scope) -> View:
         bars = [_bar(row.cpu, row.cpu_max or 1.0, values[0]), _bar(row.memory, row.memory_max, values[1])]
         bars += [_bar(row.tasks, row.tasks_max, values[2]), markup.code(values[3]), markup.code(values[4])]
         cells.append([_tree(row, depth, scope), _chip(row.state), *bars, markup.code(", ".join(who[:4]) + (" …" if len(who) > 4 else ""))])
-    return _table(header, lines, cells, keys=[row.key for row in shown], more=len(rows) - len(shown), empty="no cgroups here yet", thing="cgroup")
+    return _table(header, lines, cells, keys=[row.key for row in shown], more=len(rows) - len(shown),
+                  empty="no cgroups here yet", thing="cgroup")  # fmt: skip
 
 
 def _who(pids: Sequence[int], processes: Mapping[str, Member], scope: Scope) -> list[str]:
@@ -200,7 +207,8 @@ def _processes(frame: Frame, scope: Scope) -> View:
         named = [(scope.names.get(one.pid) or (f"{one.comm} {one.pid}"), one.pid) for one in sorted(members, key=lambda one: one.pid)]
         rest = f" and {len(named) - 6} more" if len(named) > 6 else ""
         lines.append([own, ", ".join(name for name, _ in named[:6]) + rest])
-        cells.append([markup.code(own), " ".join(scope.ref(name, f"file:/proc/{pid}/status") for name, pid in named[:6]) + markup.escape(rest)])
+        refs = " ".join(scope.ref(name, f"file:/proc/{pid}/status") for name, pid in named[:6])
+        cells.append([markup.code(own), refs + markup.escape(rest)])
         keys.append(str(members[0].pid))
     at_home = sum(1 for member in frame.processes.values() if not member.own)
     note = "" if scope.settled else f"{count(at_home, 'process', 'processes')} in the namespaces of process 1"
@@ -209,7 +217,7 @@ def _processes(frame: Frame, scope: Scope) -> View:
 
 
 def _networks(frame: Frame, scope: Scope) -> View:
-    chosen = [row for row in map(lambda row: _of_the_lab(row, scope), frame.networks.values()) if row is not None]
+    chosen = [kept for row in frame.networks.values() if (kept := _of_the_lab(row, scope)) is not None]
     ordered = sorted(chosen, key=lambda row: (row.state.name != "host", row.state.name.startswith("net:["), natural(row.state.name)))
     picture = network_picture(_as_told(row) for row in ordered) if ordered else View("", "")
     lines, cells, keys = [], [], []
@@ -217,9 +225,9 @@ def _networks(frame: Frame, scope: Scope) -> View:
         for traffic in row.traffic if not scope.settled else ():
             if traffic.ifname == "lo" and row.state.name != "host":
                 continue
-            lines.append([f"{traffic.ifname} in {row.state.name}", _LAMPS[traffic.state], f"{_rate(traffic.received)}/s", f"{_rate(traffic.sent)}/s"])
-            name = scope.ref(f"{traffic.ifname} in {row.state.name}", f"link:{row.state.inode}:{traffic.ifname}")
-            cells.append([name, _chip(traffic.state), *_flows(traffic)])
+            name = f"{traffic.ifname} in {row.state.name}"
+            lines.append([name, _LAMPS[traffic.state], f"{_rate(traffic.received)}/s", f"{_rate(traffic.sent)}/s"])
+            cells.append([scope.ref(name, f"link:{row.state.inode}:{traffic.ifname}"), _chip(traffic.state), *_flows(traffic)])
             keys.append(f"{row.key}:{traffic.ifname}")
     if scope.settled:
         return picture or View("no network namespaces here yet", markup.note("no network namespaces here yet"))
@@ -241,7 +249,7 @@ def _of_the_lab(row: Network, scope: Scope) -> Network | None:
     return replace(row, state=replace(row.state, links=kept, routes=routes)) if kept else None
 
 
-def _as_told(row: Network) -> object:
+def _as_told(row: Network) -> NetworkState:
     """Return the state with each link as its flags say: what is up without a carrier counts as such."""
     states = {one.ifname: one.state for one in row.traffic}
     words = {"up": "UP", "no carrier": "LOWERLAYERDOWN", "down": "DOWN"}
@@ -267,7 +275,7 @@ def _layers(frame: Frame, scope: Scope) -> View:
         name = scope.ref(short_ids(scope.short(row.merged)), f"dir:{row.upper or row.merged}")
         told = markup.code(f"{count(len(row.lowers), 'lower layer')}" + ("" if row.upper else ", read-only"))
         inner = "".join(markup.element("div", _file_html(file, row, scope), "padding-left:14px;") for file in row.files)
-        html += markup.element("div", f"{name} {told}{inner}{markup.note(rest) if rest else ''}", data_key=row.key).replace("data_key", "data-key")
+        html += markup.element("div", f"{name} {told}{inner}{markup.note(rest) if rest else ''}")
     if not rows:
         return View("no overlay is mounted", markup.note("no overlay is mounted"))
     return View(joined(lines), html)
@@ -300,7 +308,8 @@ def _containers(frame: Frame, scope: Scope) -> View:
         state = next((frame.cgroups[path].state for path in (row.cgroup,) if path in frame.cgroups), "")
         pid = [] if scope.settled else [str(row.pid)]
         lines.append([name, *pid, row.comm, _STATES[state], " ".join(row.own)])
-        cells.append([scope.ref(name, f"file:/proc/{row.pid}/status"), *map(markup.code, pid), markup.code(row.comm), _chip(state), markup.code(" ".join(row.own))])
+        shown = [*map(markup.code, pid), markup.code(row.comm), _chip(state), markup.code(" ".join(row.own))]
+        cells.append([scope.ref(name, f"file:/proc/{row.pid}/status"), *shown])
         keys.append(row.key)
     header = ["container", *([] if scope.settled else ["pid"]), "command", "state", "namespaces of its own"]
     return _table(header, lines, cells, keys=keys, more=len(rows) - MOST_ROWS, empty="no containers run", thing="container")
@@ -313,7 +322,7 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]], cells: Sequenc
     if not lines:
         return View(joined([empty, *remarks]), markup.note(empty) + "".join(map(markup.note, remarks)))
     grid = markup.grid(cells, header)
-    for key in keys:  # the page replaces a row only where it changed
-        grid = re.sub(r'<tr style="background:transparent;"><td', lambda _, key=key: f'<tr data-key="{markup.escape(key)}"><td', grid, count=1)
+    for key in keys:
+        grid = grid.replace('<tr style="background:transparent;"><td', f'<tr data-key="{markup.escape(key)}"><td', 1)
     text = joined([*columns(lines, header=header), *(line for remark in remarks for line in wrap(remark))])
     return View(text, grid + "".join(map(markup.note, remarks)))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from labkit.kernel.live.frame import Frame
-from labkit.show.frames import Scope
+from labkit.show.frames import EVERYTHING, Scope
 from labkit.show.text import cut, short_ids
 
 MOST = 4
 """Sentences of one step; of a flood the rest is left out."""
 
 
-def news(before: Frame, after: Frame, scope: Scope = Scope()) -> tuple[str, ...]:  # noqa: B008 - it is frozen
+def news(before: Frame, after: Frame, scope: Scope = EVERYTHING) -> tuple[str, ...]:
     """Return what came, went or changed its state: cgroups, links, network namespaces, overlays, containers."""
     if not before.number:
         return ()
@@ -25,11 +25,11 @@ def _all(before: Frame, after: Frame, scope: Scope) -> Iterator[str]:
     if before.networks is not after.networks:
         yield from _networks(before, after)
     if before.containers is not after.containers:
-        yield from _keyed({k: r.name or r.comm for k, r in before.containers.items()}, {k: r.name or r.comm for k, r in after.containers.items()},
-                          "container", "runs", "has ended")  # fmt: skip
+        old, new = ({key: row.name or row.comm for key, row in frame.containers.items()} for frame in (before, after))
+        yield from _keyed(old, new, "container", "runs", "has ended")
     if before.layers is not after.layers:
-        yield from _keyed({k: r.merged for k, r in before.layers.items()}, {k: r.merged for k, r in after.layers.items()},
-                          "overlay", "is mounted", "is unmounted")  # fmt: skip
+        old, new = ({key: row.merged for key, row in frame.layers.items()} for frame in (before, after))
+        yield from _keyed(old, new, "overlay", "is mounted", "is unmounted")
 
 
 def _cgroups(before: Frame, after: Frame, scope: Scope) -> Iterator[str]:
@@ -39,7 +39,7 @@ def _cgroups(before: Frame, after: Frame, scope: Scope) -> Iterator[str]:
             continue
         if old is None:
             yield f"cgroup {scope.label(path)} is made"
-        elif old.state != row.state and row.state in ("frozen", "freezing") or (old.state == "frozen" and row.state != old.state):
+        elif old.state != row.state and {old.state, row.state} & {"frozen", "freezing"}:
             yield f"cgroup {scope.label(path)}: {old.state or 'empty'} → {row.state or 'empty'}"
     for path in before.cgroups:
         if path not in after.cgroups and scope.inside(path):

@@ -39,7 +39,8 @@ class Containers:
         machine = Machine()
         machine.pids = tuple(sorted(by_pid))  # its containers are looked for among these
         before = {row[0]: row[1] for row in self._candidates}
-        machine.members = Members(machine, {pid: one for pid, one in self._members.items() if pid in by_pid and before.get(pid) == by_pid[pid].comm})
+        same = {pid for pid, row in by_pid.items() if before.get(pid) == row.comm}
+        machine.members = Members(machine, {pid: one for pid, one in self._members.items() if pid in same})
         rows = {str(one.pid): self._row(one, by_pid[one.pid]) for one in containers(machine) if one.pid in by_pid}
         self._candidates, self._members = known, {pid: machine.members[pid] for pid in by_pid if pid in machine.members}
         kept = {key: old if (old := self.rows.get(key)) == row else row for key, row in rows.items()}

@@ -31,7 +31,7 @@ class Feed:
     def __init__(self, timeout: float = 10.0) -> None:
         self._timeout = timeout
         self.frame = Frame()
-        self.lines = 0
+        self.ended = False
         self._rest = b""
         self._socket = self._connected()
 
@@ -55,23 +55,38 @@ class Feed:
             connection.close()
         raise LabError("the collector of the live view gives no frame", remedy=f"read {_log()}")
 
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable with the next frame."""
+        return self._socket.fileno()
+
     def frames(self) -> Iterator[Frame]:
         """Yield each frame as it comes, the newest where several have come; ends with `close` or with the collector."""
-        while True:
-            *lines, self._rest = self._rest.split(b"\n")
-            for line in lines:
-                self.frame = apply(self.frame, line)
-                self.lines += 1
-            if lines:
+        while not self.ended:
+            if self._applied():
                 yield self.frame
-                continue
-            try:
-                data = self._socket.recv(1 << 18)
-            except OSError:
-                return
-            if not data:
-                return
-            self._rest += data
+            else:
+                self._take(0)
+
+    def ready(self) -> list[Frame]:
+        """Return the frames that have come, and wait for none."""
+        self._take(socket.MSG_DONTWAIT)
+        return [self.frame] if self._applied() else []
+
+    def _take(self, flags: int) -> None:
+        try:
+            data = self._socket.recv(1 << 18, flags)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._rest += data
+        self.ended = self.ended or not data
+
+    def _applied(self) -> bool:
+        *lines, self._rest = self._rest.split(b"\n")
+        for line in lines:
+            self.frame = apply(self.frame, line)
+        return bool(lines)
 
     def close(self) -> None:
         """Look no more; may be called by another thread."""

@@ -245,7 +245,7 @@ def difference(before: Frame, after: Frame) -> str:
 def apply(before: Frame, line: str | bytes) -> Frame:
     """Return the frame that a line tells of."""
     told = json.loads(line)
-    views = {}
+    views: dict[str, Any] = {}
     for view, kind in VIEWS.items():
         if view in told:
             rows, gone = told[view]

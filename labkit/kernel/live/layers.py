@@ -156,7 +156,8 @@ def _looked_at(upper: _Upper, directory: str, now: float) -> Iterator[LayerFile]
         before, upper.times[path] = upper.times.get(path), (status.st_mtime_ns, status.st_size)
         if before is not None and before != upper.times[path]:
             upper.written[path] = now
-        found.append((status.st_mtime_ns, LayerFile(path, status.st_size, _kind(status), now - upper.written.get(path, -9e9) < _WRITTEN_SECONDS)))
+        written = path in upper.written and now - upper.written[path] < _WRITTEN_SECONDS
+        found.append((status.st_mtime_ns, LayerFile(path, status.st_size, _kind(status), written)))
     return (file for _, file in sorted(found, key=lambda one: one[0], reverse=True))
 
 

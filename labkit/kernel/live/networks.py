@@ -20,7 +20,7 @@ from labkit.kernel.live.frame import Member, Network, Traffic
 from labkit.kernel.network import netlink, reading
 from labkit.kernel.network.messages import IFF_LOWER_UP, IFF_UP, Link
 from labkit.kernel.network.netlink import NetlinkSocket
-from labkit.kernel.state import NamespaceState
+from labkit.kernel.state import NamespaceState, NetworkState
 
 REST = 2.0
 """Seconds after which addresses and the ends of cables are read, also where nothing told of a change."""
@@ -43,7 +43,7 @@ class Networks:
         self._home = os.stat("/proc/self/ns/net").st_ino
         self._heard = True
         self._read_at = -REST
-        self._seen: dict[int, tuple[object, ...]] = {}
+        self._seen: dict[int, tuple[tuple[object, ...], ...]] = {}
         self._counted: _Counted = {}
         self.rows: MappingProxyType[str, Network] = MappingProxyType({})
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, netlink.NETLINK_ROUTE)
@@ -68,7 +68,7 @@ class Networks:
         """Read the counters, and all the rest where something told of a change; return whether anything did change."""
         places = self._places(processes)
         read = self._links(places)
-        seen = {inode: tuple((link.state.index, link.state.ifname, link.flags, link.master) for link in links) for inode, links in read.items()}
+        seen = {inode: tuple(map(_looks, links)) for inode, links in read.items()}
         whole = self._heard or seen != self._seen or now - self._read_at > REST
         states = self._states(places) if whole else {int(key): row.state for key, row in self.rows.items()}
         if whole:
@@ -99,13 +99,13 @@ class Networks:
     def _links(self, places: Mapping[int, str]) -> dict[int, Sequence[Link]]:
         wanted: list[tuple[int, str | None]] = [(self._home, None), *places.items()]
 
-        def read(number: int) -> tuple[int, list[Link]]:
+        def read(_: int) -> tuple[int, list[Link]]:
             with NetlinkSocket() as route:
                 return os.stat("/proc/thread-self/ns/net").st_ino, reading.links(route)
 
         return dict(one for one in netlink.through([path for _, path in wanted], read) if one)
 
-    def _states(self, places: Mapping[int, str]) -> dict[int, reading.NetworkState]:
+    def _states(self, places: Mapping[int, str]) -> dict[int, NetworkState]:
         wanted = [NamespaceState("net", inode, path=path) for inode, path in places.items()]
         found = reading.states(wanted, run=Path(self._run), rules=False, patience=0)
         return {state.inode: replace(state, rules=()) for state in found}
@@ -125,3 +125,8 @@ class Networks:
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
+
+
+def _looks(link: Link) -> tuple[object, ...]:
+    """Return what of a link tells that more than its counters changed."""
+    return link.state.index, link.state.ifname, link.flags, link.master, link.link

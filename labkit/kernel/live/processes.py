@@ -54,7 +54,9 @@ class Processes:
         most_open: processes of which a pidfd may be held.
     """
 
-    def __init__(self, watch: Callable[[int, str], None], unwatch: Callable[[int], None], proc: str = "/proc", most_open: int = 4096) -> None:
+    def __init__(
+        self, watch: Callable[[int, str], None], unwatch: Callable[[int], None], proc: str = "/proc", most_open: int = 4096
+    ) -> None:
         self._watch, self._unwatch, self._proc, self._most_open = watch, unwatch, proc, most_open
         self._known: dict[int, _Known] = {}
         self._pidfds: dict[int, int] = {}
@@ -70,7 +72,7 @@ class Processes:
         self.connector: socket.socket | None = None
         with suppress(LabError):
             self.connector = self._stack.enter_context(connector.opened())
-            self.connector.setblocking(False)  # read at each refresh: to wake up for each of its events would cost more than they tell
+            self.connector.settimeout(0)  # read at each refresh: to wake up for each of its events would cost more than they tell
 
     def _take_events(self, told: socket.socket) -> bool:
         """Take what the process connector tells; return whether a known process ended."""

@@ -11,7 +11,6 @@ import re
 import select
 import selectors
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -103,7 +102,7 @@ class Server:
         with suppress(BlockingIOError):
             while True:
                 connection, _ = self._listening.accept()
-                connection.setblocking(False)
+                connection.settimeout(0)
                 viewer = _Viewer(connection)
                 self._selector.register(connection, selectors.EVENT_READ, viewer)
                 self._viewers[connection.fileno()] = viewer
@@ -164,7 +163,7 @@ def main(path: Path) -> int:
     listening.bind(str(path))
     os.umask(mask)
     listening.listen(64)
-    listening.setblocking(False)
+    listening.settimeout(0)
     if os.fork():
         return 0
     _leave_the_labs()
@@ -177,12 +176,10 @@ def _leave_the_labs() -> None:
     """Go to the root of each hierarchy in which whoever started this is in a cgroup of a lab: else a lab could not remove it."""
     from labkit.kernel.cgroups.hierarchy import hierarchies
 
-    paths = dict(line.rstrip("\n").split(":", 2)[1:] for line in open("/proc/self/cgroup"))
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    paths = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
     for hierarchy in hierarchies().mounted:
         if _LABS.search(paths.get(hierarchy.name, "")):
             with suppress(OSError):
                 (hierarchy.path / "cgroup.procs").write_text("0")
 
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
