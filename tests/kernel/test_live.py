@@ -252,7 +252,8 @@ def test_all_who_look_share_one_collector_and_it_ends_with_the_last_of_them():
 
 
 def test_it_ends_when_who_looks_is_killed():
-    viewer = subprocess.Popen([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    viewer = subprocess.Popen([sys.executable, "-c", LOOK], stdout=subprocess.PIPE, env=environment)
     assert viewer.stdout is not None
     assert viewer.stdout.readline()
     assert len(collectors()) == 1

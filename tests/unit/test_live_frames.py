@@ -36,12 +36,12 @@ OTHER = Meter("/system.slice/cron.service", pids=(99,), state="running", cpu=1.0
 CLOCK = Member(812, 1, "bash", (("mount", 4026531841), ("net", 4026532201)), ("net",))
 CHILD = Member(813, 812, "sleep", (("mount", 4026531841), ("net", 4026532201)), ("net",))
 CRON = Member(99, 1, "cron", (("mount", 4026531841), ("net", 4026531840)))
-VETH = LinkState("veth1", 5, "veth", True, "UP", peer=("namespace1", "veth2"), addresses=("192.168.1.1/24",))
-ETH = LinkState("eth0", 2, "", True, "UP", addresses=("192.0.2.2/24",))
+VETH = LinkState("veth1", 5, "veth", up=True, operstate="UP", peer=("namespace1", "veth2"), addresses=("192.168.1.1/24",))
+ETH = LinkState("eth0", 2, up=True, operstate="UP", addresses=("192.0.2.2/24",))
 HOST = Network(NetworkState("host", 4026531840, (ETH, VETH), (RouteState("default", "192.0.2.1", "eth0"),)),
                (Traffic("eth0", "up", 1500.0, 20.0), Traffic("veth1", "no carrier")))  # fmt: skip
 LAYERS = Layers("/var/lib/labkit/labs/2.1/merged", ("/a", "/b"), "/var/lib/labkit/labs/2.1/upper",
-                (LayerFile("log", 4096, "file", True), LayerFile("gone", 0, "whiteout")), 12)  # fmt: skip
+                (LayerFile("log", 4096, written=True), LayerFile("gone", 0, "whiteout")), 12)  # fmt: skip
 WEB = Contained(812, "web", "nginx", "/lab-2.1/mycgroup", ("pid", "net"))
 
 
@@ -49,7 +49,8 @@ def rows(*of: Row) -> MappingProxyType[str, Row]:
     return MappingProxyType({row.key: row for row in of})
 
 
-FRAME = Frame(7, 1_700_000_000.0, 0.1, 0.002, ("inotify",), rows(HOME, GROUP, OTHER), rows(CRON, CLOCK, CHILD), rows(HOST), rows(LAYERS), rows(WEB))
+FRAME = Frame(7, 1_700_000_000.0, 0.1, 0.002, ("inotify",), rows(HOME, GROUP, OTHER), rows(CRON, CLOCK, CHILD), rows(HOST), rows(LAYERS),
+              rows(WEB))  # fmt: skip
 
 
 def test_a_frame_is_made_again_of_what_differs() -> None:
@@ -96,7 +97,8 @@ def test_a_view_in_a_saved_notebook_has_no_script_and_no_button() -> None:
 
 
 def test_names_from_outside_are_escaped() -> None:
-    evil = replace(FRAME, processes=rows(replace(CLOCK, comm='<img src=x onerror="x">')), cgroups=rows(replace(GROUP, path='/lab-2.1/<b>"')))
+    group = replace(GROUP, path='/lab-2.1/<b>"')
+    evil = replace(FRAME, processes=rows(replace(CLOCK, comm='<img src=x onerror="x">')), cgroups=rows(group))
     for scope in (Scope(), Scope(refs=True)):
         html = whole(sections(evil, scope)).html
         assert "<img src=x" not in html
