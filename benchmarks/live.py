@@ -189,6 +189,7 @@ def _page(room: Path) -> Iterator[Any]:
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(timeout=30)
+        said(sys.executable, "-m", "labkit", "clean", "2.1")
 
 
 def _until_seen(page: Any, text: str, change: Callable[[], object], *, there: bool = True) -> float:

@@ -27,38 +27,45 @@ PROMPT = 0.015
 TOGETHER = 0.03
 """Seconds by which a part is read too early rather than that the process wakes up again for it."""
 
-_URGENT = 3
-"""How much more than its share a part may take where events ask for it."""
+SAVED = 3.0
+"""Seconds of its share that a part may have saved up."""
 
 
 @dataclass
 class _Part:
-    """One view: how it is read, when it was, and what that cost."""
+    """One view: how it is read, when it was, and what that cost.
+
+    What it may take is saved up as long as it takes less, up to a limit: so a change is shown at once, and a flood of them in time.
+    """
 
     name: str
     refresh: Callable[[float], bool]
     share: float
     cost: float = 0.0
+    credit: float = 0.0
     at: float = 0.0
     told: bool = True
     warm: bool = False
 
     @property
     def interval(self) -> float:
+        """Seconds between two readings that its share allows for good."""
         return max(INTERVAL, self.cost / self.share)
 
     def due(self) -> float:
-        """Return when it is to be read next."""
-        waits = min(self.interval, max(PROMPT, self.cost / self.share / _URGENT)) if self.told else self.interval
-        return self.at + waits
+        """Return when it is to be read next: after an event soon, else when its turn comes; later where it has taken too much."""
+        return self.at + max(PROMPT if self.told else INTERVAL, -self.credit / self.share)
 
     def run(self, now: float) -> bool:
+        """Read it, and return whether anything changed."""
+        self.credit = min(self.credit + self.share * (now - self.at), self.share * SAVED)
         self.told, self.at = False, now
         begin = time.process_time()
         changed = self.refresh(now)
         spent = time.process_time() - begin
         if self.warm:  # the first time everything is new
             self.cost = 0.7 * self.cost + 0.3 * spent
+            self.credit -= spent
         self.warm = True
         return changed
 
