@@ -7,6 +7,8 @@ refreshed by and by, so that what is saved is the last one. Nobody looks under p
 from __future__ import annotations
 
 import atexit
+import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +36,8 @@ PATIENCE = 15.0
 SHARE = 0.1
 """Of one core, that drawing may take: a picture that takes long is drawn less often."""
 
+_IMAGE = re.compile(r"<img [^>]*>")
+
 PACE = 10
 """Frames a second at most."""
 
@@ -54,7 +58,7 @@ class LiveView:
         self._page: LivePage | None = None
         self._feed: Feed | None = None
         self._thread: threading.Thread | None = None
-        self._everything, self._heard, self._busy = False, 0.0, False
+        self._everything, self._begins, self._heard, self._busy = False, True, 0.0, False
         self._lock = threading.Lock()
         self._last: Frame | None = None
 
@@ -80,6 +84,7 @@ class LiveView:
         self._heard = time.monotonic()
         word = content.get("say")
         if word in ("look", "alive"):
+            self._begins = self._begins or word == "look"
             self._look()
         elif word == "away":
             self._away()
@@ -116,20 +121,20 @@ class LiveView:
                 self._thread = None
 
     def _follow(self, feed: Feed) -> None:
-        before, stored = Frame(), time.monotonic()
-        drawn: dict[str, str] = {}
+        before, stored, drawn = Frame(), time.monotonic(), _Drawn()
         for frame in feed.frames():
             if self._thread is not threading.current_thread():
                 return
             if not self._busy and time.monotonic() - self._heard > PATIENCE:
                 return
             begin, spent = time.monotonic(), time.thread_time()
+            if self._begins:  # another page, which has nothing yet
+                self._begins, drawn = False, _Drawn()
             scope = self._live_scope()
-            parts = {name: view.html for name, view in sections(frame, scope, self._views).items()}
-            fresh = {name: html for name, html in parts.items() if drawn.get(name) != html}
+            html, images = drawn.fresh(sections(frame, scope, self._views))
             pace = round(1 / max(frame.interval, 1 / PACE), 1)
-            self._tell(tell="frame", at=frame.at, html=fresh, news=news(before, frame, scope), pace=pace)
-            before, self._last, drawn = frame, frame, parts
+            self._tell(tell="frame", at=frame.at, html=html, images=images, news=news(before, frame, scope), pace=pace)
+            before = self._last = frame
             if time.monotonic() - stored > STORED:
                 self._store()
                 stored = time.monotonic()
@@ -166,6 +171,30 @@ class LiveView:
             with suppress(ValueError):
                 self._shell.events.unregister(event, callback)
         self._page = None
+
+
+class _Drawn:
+    """What a page has already: parts that are as they were are not sent again, nor are pictures."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, str] = {}
+        self._images: set[str] = set()
+
+    def fresh(self, views: Mapping[str, View]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the HTML of the parts that are new, `{{KEY}}` in place of each picture, and the pictures that are new."""
+        images: dict[str, str] = {}
+
+        def named(found: re.Match[str]) -> str:
+            key = hashlib.sha256(found[0].encode()).hexdigest()[:16]
+            if key not in self._images:
+                self._images.add(key)
+                images[key] = found[0]
+            return f"{{{{{key}}}}}"
+
+        parts = {name: _IMAGE.sub(named, view.html) for name, view in views.items()}
+        changed = {name: html for name, html in parts.items() if self._parts.get(name) != html}
+        self._parts = parts
+        return changed, images
 
 
 def checked(views: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ class Live {
     this.model = model;
     this.place = model.get("place");
     this.frames = []; // {at, html: {view: html}, note}, the oldest first
+    this.images = {};
     this.paused = false;
     this.shown = -1;
     this.ended = "";
@@ -130,6 +131,7 @@ class Live {
   }
 
   frame(content) {
+    Object.assign(this.images, content.images);
     const last = this.frames[this.frames.length - 1];
     this.frames.push({ at: content.at, html: { ...(last?.html ?? {}), ...content.html }, pace: content.pace });
     const dropped = this.frames.findIndex((one) => one.at * 1000 > content.at * 1000 - MINUTE);
@@ -165,7 +167,7 @@ class Live {
     part.shownHtml = html;
     const focus = part.contains(document.activeElement) ? document.activeElement.dataset.ref : null;
     const made = make("template");
-    made.innerHTML = html;
+    made.innerHTML = html.replace(/\{\{([0-9a-f]{16})\}\}/g, (whole, key) => this.images[key] ?? whole);
     this.patch(part, made.content);
     if (focus && !part.contains(document.activeElement))
       part.querySelector(`[data-ref="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
@@ -255,7 +257,7 @@ class Live {
   showBehind(content) {
     const close = make("button", { type: "button" }, "Close");
     close.addEventListener("click", () => this.hideBehind());
-    const text = make("pre", { tabindex: "0", "aria-label": content.title }, content.text);
+    const text = make("pre", { tabindex: "0", role: "group", "aria-label": content.title }, content.text);
     this.behind.replaceChildren(make("div", { class: "lk-bar" }, make("strong", {}, content.title), close), text);
     this.behind.hidden = false;
     this.behind.focus({ preventScroll: true });

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit.course.live import _Drawn
 from labkit.course.top import HELP, Playback, picture
 from labkit.kernel.live.frame import (
     Contained,
@@ -178,3 +179,16 @@ def test_the_terminal_fits_80_columns_and_its_height(playback: Playback) -> None
     playback.key("3")
     assert "Network" in picture(playback, Scope(), 24)
     assert "Control groups" not in picture(playback, Scope(), 24)
+
+
+def test_a_page_gets_each_picture_once_and_each_part_when_it_changed() -> None:
+    drawn = _Drawn()
+    html, images = drawn.fresh(sections(FRAME))
+    assert set(html) == set(TITLES)
+    (key,) = images
+    assert f"{{{{{key}}}}}" in html["networks"]
+    assert "<img" not in html["networks"]
+    assert drawn.fresh(sections(FRAME)) == ({}, {})
+    busier = replace(HOST, traffic=(Traffic("eth0", "up", 9e6, 20.0), Traffic("veth1", "no carrier")))
+    html, images = drawn.fresh(sections(replace(FRAME, networks=rows(busier))))
+    assert (list(html), images) == (["networks"], {})

@@ -85,7 +85,7 @@ class Collector:
         self._parts = {
             "processes": _Part("processes", self._refresh_processes, 0.01),
             "cgroups": _Part("cgroups", self.cgroups.refresh, 0.015),
-            "networks": _Part("networks", lambda now: self.networks.refresh(now, self.processes.rows), 0.008),
+            "networks": _Part("networks", lambda now: self.networks.refresh(now, self.processes.rows), 0.015),
             "layers": _Part("layers", lambda now: self.overlays.refresh(now, self.processes.rows), 0.003),
             "containers": _Part("containers", lambda _: self.containers.refresh(self.processes.rows), 0.003),
         }
