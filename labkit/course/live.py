@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labkit.course.behind import behind
@@ -35,6 +36,9 @@ PATIENCE = 15.0
 
 SHARE = 0.1
 """Of one core, that drawing may take: a picture that takes long is drawn less often."""
+
+PROMPT = 0.02
+"""Seconds between two frames at least, where one tells of a change of state."""
 
 _IMAGE = re.compile(r"<img [^>]*>")
 
@@ -121,25 +125,25 @@ class LiveView:
                 self._thread = None
 
     def _follow(self, feed: Feed) -> None:
-        before, stored, drawn = Frame(), time.monotonic(), _Drawn()
+        before, drawn, stored = Frame(), _Drawn(), time.monotonic()
         for frame in feed.frames():
-            if self._thread is not threading.current_thread():
+            now = time.monotonic()
+            if self._thread is not threading.current_thread() or (not self._busy and now - self._heard > PATIENCE):
                 return
-            if not self._busy and time.monotonic() - self._heard > PATIENCE:
-                return
-            begin, spent = time.monotonic(), time.thread_time()
             if self._begins:  # another page, which has nothing yet
-                self._begins, drawn = False, _Drawn()
+                self._begins, before, drawn = False, Frame(), _Drawn()
             scope = self._live_scope()
-            html, images = drawn.fresh(sections(frame, scope, self._views))
+            told = news(before, frame, scope)
+            urgent = bool(told) or before.processes.keys() != frame.processes.keys()
+            if now < drawn.next(urgent=urgent):
+                continue  # the next frame is about to come
+            html, images = drawn.fresh(partial(sections, frame, scope, self._views))
             pace = round(1 / max(frame.interval, 1 / PACE), 1)
-            self._tell(tell="frame", at=frame.at, html=html, images=images, news=news(before, frame, scope), pace=pace)
+            self._tell(tell="frame", at=frame.at, html=html, images=images, news=told, pace=pace)
             before = self._last = frame
-            if time.monotonic() - stored > STORED:
+            if now - stored > STORED:
                 self._store()
-                stored = time.monotonic()
-            pause = max(1 / PACE / 2, (time.thread_time() - spent) / SHARE)
-            time.sleep(max(0.0, begin + pause - time.monotonic()))  # frames that come meanwhile are one
+                stored = now
 
     def _live_scope(self) -> Scope:
         scope = replace(self._scope(), refs=True)
@@ -174,13 +178,18 @@ class LiveView:
 
 
 class _Drawn:
-    """What a page has already: parts that are as they were are not sent again, nor are pictures."""
+    """What a page has already: parts that are as they were are not sent again, nor are pictures. And what drawing them took."""
 
     def __init__(self) -> None:
         self._parts: dict[str, str] = {}
         self._images: set[str] = set()
+        self._at, self._cost = 0.0, 0.0
 
-    def fresh(self, views: Mapping[str, View]) -> tuple[dict[str, str], dict[str, str]]:
+    def next(self, *, urgent: bool) -> float:
+        """Return when the page may be told of another frame: of a change of state soon, of counters when their turn comes."""
+        return self._at + (max(PROMPT, self._cost / SHARE / 3) if urgent else max(0.8 / PACE, self._cost / SHARE))
+
+    def fresh(self, draw: Callable[[], Mapping[str, View]]) -> tuple[dict[str, str], dict[str, str]]:
         """Return the HTML of the parts that are new, `{{KEY}}` in place of each picture, and the pictures that are new."""
         images: dict[str, str] = {}
 
@@ -191,9 +200,10 @@ class _Drawn:
                 images[key] = found[0]
             return f"{{{{{key}}}}}"
 
-        parts = {name: _IMAGE.sub(named, view.html) for name, view in views.items()}
+        self._at, begin = time.monotonic(), time.thread_time()
+        parts = {name: _IMAGE.sub(named, view.html) for name, view in draw().items()}
         changed = {name: html for name, html in parts.items() if self._parts.get(name) != html}
-        self._parts = parts
+        self._parts, self._cost = parts, time.thread_time() - begin
         return changed, images
 
 

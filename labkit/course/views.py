@@ -40,7 +40,7 @@ class Views(Stores):
 
     checkpoints: Checkpoints
     record: Progress
-    live_views: list[LiveView]
+    live_views: dict[str, LiveView]
 
     def cgroups(self) -> View:
         """Draw the lab's cgroups, with their values and the processes in them."""
@@ -292,10 +292,11 @@ class Views(Stores):
         settled = live.settled(frame, self._live_scope(settled=True), chosen)
         if running is None:
             return settled
-        number = 1 + len(self.live_views)
-        place = f"labkit-live-{self.id.replace('.', '-')}-{number}"
-        view = live.LiveView(place, f"Live view {number} of lab {self.id}", chosen, lambda: self._live_scope(settled=False))
-        self.live_views.append(view)
+        place = "-".join(("labkit-live", *self.id.split("."), *views))
+        if place in self.live_views:  # the cell is run again
+            self.live_views.pop(place).close()
+        view = live.LiveView(place, f"Live view of lab {self.id}", chosen, lambda: self._live_scope(settled=False))
+        self.live_views[place] = view
         view.show(settled, running)
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 
 from labkit.kernel.live.frame import Contained, Frame, LayerFile, Layers, Member, Meter, Network, Traffic
@@ -219,7 +220,7 @@ def _processes(frame: Frame, scope: Scope) -> View:
 def _networks(frame: Frame, scope: Scope) -> View:
     chosen = [kept for row in frame.networks.values() if (kept := _of_the_lab(row, scope)) is not None]
     ordered = sorted(chosen, key=lambda row: (row.state.name != "host", row.state.name.startswith("net:["), natural(row.state.name)))
-    picture = network_picture(_as_told(row) for row in ordered) if ordered else View("", "")
+    picture = _picture(tuple(_as_told(row) for row in ordered)) if ordered else View("", "")
     lines, cells, keys = [], [], []
     for row in ordered:
         for traffic in row.traffic if not scope.settled else ():
@@ -234,6 +235,12 @@ def _networks(frame: Frame, scope: Scope) -> View:
     rates = _table(["link", "state", "received", "sent"], lines[:MOST_ROWS], cells[:MOST_ROWS], keys=keys, more=len(lines) - MOST_ROWS,
                    empty="no links", thing="link")  # fmt: skip
     return stack(picture, rates)
+
+
+@lru_cache(maxsize=8)
+def _picture(networks: tuple[NetworkState, ...]) -> View:
+    """Draw the namespaces: once, as long as only the traffic changes."""
+    return network_picture(networks)
 
 
 def _of_the_lab(row: Network, scope: Scope) -> Network | None:

@@ -86,7 +86,7 @@ class Live {
 
   // The notebook draws its output anew when the stored picture changes: then this takes its place again, before the page is painted.
   mount() {
-    if (this.root.isConnected) return;
+    if (this.root.isConnected || this.over) return;
     const place = document.querySelector(`.${CSS.escape(this.place)}`);
     if (!place || !this.frames.length) return this.look();
     const focused = this.focused;
@@ -126,7 +126,7 @@ class Live {
     this.silent = false;
     if (content.tell === "frame") this.frame(content);
     else if (content.tell === "behind") this.showBehind(content);
-    else if (content.tell === "over") this.end(content.why);
+    else if (content.tell === "over") { this.over = true; this.end(content.why); }
     else if (content.tell === "alive") this.tellState();
   }
 

@@ -183,12 +183,12 @@ def test_the_terminal_fits_80_columns_and_its_height(playback: Playback) -> None
 
 def test_a_page_gets_each_picture_once_and_each_part_when_it_changed() -> None:
     drawn = _Drawn()
-    html, images = drawn.fresh(sections(FRAME))
+    html, images = drawn.fresh(lambda: sections(FRAME))
     assert set(html) == set(TITLES)
     (key,) = images
     assert f"{{{{{key}}}}}" in html["networks"]
     assert "<img" not in html["networks"]
-    assert drawn.fresh(sections(FRAME)) == ({}, {})
+    assert drawn.fresh(lambda: sections(FRAME)) == ({}, {})
     busier = replace(HOST, traffic=(Traffic("eth0", "up", 9e6, 20.0), Traffic("veth1", "no carrier")))
-    html, images = drawn.fresh(sections(replace(FRAME, networks=rows(busier))))
+    html, images = drawn.fresh(lambda: sections(replace(FRAME, networks=rows(busier))))
     assert (list(html), images) == (["networks"], {})
