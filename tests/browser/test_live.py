@@ -4,12 +4,14 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser.test_notebooks_in_jupyterlab import (
+    ROOT,
     SCREENSHOTS,
     browser,
     choose_theme,
@@ -64,6 +66,7 @@ def live(request: pytest.FixtureRequest, page: Page, served: tuple[Path, str]) -
     while kernels():
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)
+    subprocess.run([ROOT / ".venv/bin/labkit", "clean", "2.1"], check=True)  # a kernel that was killed has left its lab
 
 
 def kernels() -> list[int]:
