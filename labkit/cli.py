@@ -79,7 +79,8 @@ def start(port: int, notebooks: Path | None) -> None:
     from labkit.course import course_map
     from labkit.host import jupyter
 
-    jupyter.serve(notebooks or course_map.NOTEBOOKS, click.echo, port=port)
+    live = ("labkit", "top") if "top" in cli.commands else ()
+    jupyter.serve(notebooks or course_map.NOTEBOOKS, click.echo, port=port, live=live)
 
 
 @cli.command()

@@ -28,12 +28,11 @@ def lay_out(place: Path) -> None:
     for name in ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"):
         _write(place / name, (ROOT / name).read_text())
     shutil.copytree(ROOT / "docs", place / "docs")
+    shutil.copytree(ROOT / "notebooks", place / "notebooks", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
     for page in place.rglob("*.md"):
         page.write_text(_with_pages_for_directories(page.read_text(), page))
     for notebook in notebooks():
         _write(place / notebook.relative_to(ROOT), _with_links_to_pages(json.loads(notebook.read_text())))
-    for figures in sorted((ROOT / "notebooks").glob("**/figures")):
-        shutil.copytree(figures, place / figures.relative_to(ROOT))
     _write(place / "docs/decisions/index.md", "# Decisions\n\nWhy things are as they are.\n\n" + _toctree("", _decisions(place)))
     _write(place / "index.md", (ROOT / "README.md").read_text() + "\n" + "".join(_contents(place)))
 
@@ -56,7 +55,10 @@ def _contents(place: Path) -> list[str]:
     rest = sorted(f"docs/{name}" for name in guides if name not in (*GUIDES, "architecture"))
     groups = {"The course": ["notebooks/start"]}
     for number, labs in course_map.chapters().items():
-        groups[f"{number} {course_map.CHAPTERS[number]}"] = [f"notebooks/{lab.file}".removesuffix(".ipynb") for lab in labs if lab.notebook()]
+        written = [f"notebooks/{lab.file}".removesuffix(".ipynb") for lab in labs if lab.notebook()]
+        folders = dict.fromkeys(lab.chapter for lab in labs)
+        beside = [f"notebooks/{name}/{page.stem}" for name in folders for page in sorted((place / "notebooks" / name).glob("*.md"))]
+        groups[f"{number} {course_map.CHAPTERS[number]}"] = [*written, *beside]
     groups |= {"Guides": [*first, *rest], "The project": ["docs/architecture", "docs/decisions/index", "CONTRIBUTING", "CHANGELOG"]}
     return [_toctree(caption, pages, "hidden") for caption, pages in groups.items() if pages]
 
