@@ -13,7 +13,7 @@ able = $(call refuse,$(shell vagrant/provision/refusal.sh $@))
 
 .PHONY: help
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: lab
 lab: ## set everything up, start JupyterLab on 127.0.0.1 and print its URL (root; Ctrl-C stops it)
@@ -39,6 +39,15 @@ test-vm: ## boot the virtual machine and run every notebook in it; reports in bu
 bench: ## measure against the limits and the peers, and write docs/benchmarks.md (root)
 	$(able)@$(SETUP) bench
 	@$(PYTHON) -m benchmarks
+
+.PHONY: site
+site: ## build the site of all stored notebooks and guides into build/site (root)
+	$(able)@$(SETUP) site
+	@$(PYTHON) -m website
+
+.PHONY: site-check
+site-check: site ## look at every page of the site with axe-core, in both themes (root; minutes)
+	@$(PYTHON) -m website.audit
 
 .PHONY: compare
 compare: ## run one program by every runtime, and write this machine's part of docs/compare.md (root)

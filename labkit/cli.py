@@ -52,12 +52,11 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 def labs() -> None:
-    """List the course: every lab, those not written yet marked."""
-    from labkit.course import course_map
+    """Show the course: its labs, your progress, the doctor's word."""
+    from labkit.course import home
 
-    for lab in course_map.LABS:
-        there = "" if lab.notebook() else "  (not there yet)"
-        click.echo(f"{lab.id:<4} {lab.title}{there}")
+    for view in (home.chapters, home.what_next, home.doctor):
+        click.echo(f"{view()}\n")
 
 
 @cli.command()
@@ -82,7 +81,8 @@ def start(port: int, notebooks: Path | None) -> None:
     from labkit.course import course_map
     from labkit.host import jupyter
 
-    jupyter.serve(notebooks or course_map.NOTEBOOKS, click.echo, port=port)
+    live = ("labkit", "top") if "top" in cli.commands else ()
+    jupyter.serve(notebooks or course_map.NOTEBOOKS, click.echo, port=port, live=live)
 
 
 @cli.command()
@@ -169,7 +169,7 @@ def status(*, as_json: bool) -> None:
 @click.argument("lab", required=False)
 @click.option("--output", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Store them there.")
 def render(lab: str | None, output: Path | None) -> None:
-    """Execute the notebook of LAB, or all; store the outputs."""
+    """Execute the notebook of LAB, start or all; store outputs."""
     _as_root("render")
     from labkit.course.render import render as rendered
 
@@ -183,7 +183,7 @@ def render(lab: str | None, output: Path | None) -> None:
 @cli.command()
 @click.argument("lab", required=False)
 def validate(lab: str | None) -> None:
-    """Execute the notebook of LAB, or all; compare the outputs."""
+    """Execute the notebook of LAB, start or all; compare outputs."""
     _as_root("validate")
     from labkit.course.validate import validate as validated
 
@@ -395,15 +395,19 @@ def _find(lab: str) -> CourseLab:
 def _notebooks(lab: str | None) -> list[Path]:
     from labkit.course import course_map
 
+    if lab == course_map.HOME.stem:
+        return [course_map.HOME]
     chosen = [_find(lab)] if lab else list(course_map.written())
     for one in chosen:
         if one.notebook() is None:
             raise LabError(f"lab {one.id} is not there yet", remedy="`labkit labs` shows which are")
-    return [path for one in chosen if (path := one.notebook())]
+    return [*([] if lab else [course_map.HOME]), *(path for one in chosen if (path := one.notebook()))]
 
 
 def _needs(lab: str) -> tuple[str, ...]:
-    name = f"labkit.course.lab_{_find(lab).id.replace('.', '_')}"
+    from labkit.course import course_map
+
+    name = course_map.module(_find(lab).id)
     try:
         module: Any = import_module(name)
     except ModuleNotFoundError as error:

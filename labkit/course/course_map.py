@@ -11,6 +11,9 @@ from labkit.errors import LabError
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 """Where the notebooks of this checkout lie."""
 
+HOME = NOTEBOOKS / "start.ipynb"
+"""The notebook of the course's home, which is no lab."""
+
 
 @dataclass(frozen=True)
 class CourseLab:
@@ -68,6 +71,23 @@ LABS = (
 )
 """Every lab of the course, in its order."""
 
+CHAPTERS = {
+    "2": "What the kernel gives",
+    "3": "The first containers",
+    "4": "Runtimes, set up",
+    "5": "Images",
+    "6": "The life of a container",
+    "7": "Building an image",
+    "8": "Networks",
+    "9": "Storage",
+}
+"""The title of each chapter, by the number with which the ids of its labs begin."""
+
+
+def chapters() -> dict[str, tuple[CourseLab, ...]]:
+    """Return the labs of each chapter by its number, in the order of the course."""
+    return {number: tuple(lab for lab in LABS if lab.id.split(".")[0] == number) for number in CHAPTERS}
+
 
 def find(lab_id: str) -> CourseLab:
     """Return the lab with this id.
@@ -82,6 +102,11 @@ def find(lab_id: str) -> CourseLab:
     same_chapter = [one for one in known if one.split(".")[0] == str(lab_id).split(".")[0]]
     near = same_chapter or difflib.get_close_matches(str(lab_id), known, n=4, cutoff=0.5) or [known[0], "...", known[-1]]
     raise LabError(f"there is no lab {str(lab_id)!r}", remedy=f"open one of {', '.join(near)}; `labkit labs` lists all")
+
+
+def module(lab_id: str) -> str:
+    """Return the name of the module that has the checkpoints of a lab."""
+    return f"labkit.course.lab_{lab_id.replace('.', '_')}"
 
 
 def written(root: Path = NOTEBOOKS) -> tuple[CourseLab, ...]:

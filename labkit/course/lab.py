@@ -220,7 +220,7 @@ def attach(lab_id: str) -> Lab:
 
 def _module(lab_id: str) -> ModuleType:
     known = course_map.find(lab_id)
-    name = f"labkit.course.lab_{known.id.replace('.', '_')}"
+    name = course_map.module(known.id)
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

@@ -78,6 +78,10 @@ class Progress:
             if isinstance(event, dict) and "event" in event:
                 yield event
 
+    def passed(self) -> frozenset[str]:
+        """Return the ids of the checkpoints that passed at some time."""
+        return frozenset(event["checkpoint"] for event in self.events() if event["event"] == "checked" and event.get("passed"))
+
     def standing(self, checkpoint: str) -> Standing:
         """Return how far the checkpoint is, over all openings of the lab."""
         own = [event for event in self.events() if event.get("checkpoint") == checkpoint]

@@ -11,13 +11,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit import ledger
 from labkit.errors import LabError
+from labkit.host import workspace
 
 PORT = 8888
 START_SECONDS = 300.0  # in an emulated machine; one that fails ends at once
@@ -66,7 +67,7 @@ def running() -> list[Server]:
     return [server for server in _servers() if server.answers()]
 
 
-def serve(root: Path, announce: Callable[[str], None], *, port: int = PORT) -> None:
+def serve(root: Path, announce: Callable[[str], None], *, port: int = PORT, live: Sequence[str] = ()) -> None:
     """Start JupyterLab on `root`, announce its URL once it answers, and stay until it ends or Ctrl-C is pressed.
 
     Shell: jupyter lab --ip=127.0.0.1 --no-browser --allow-root --ServerApp.root_dir=ROOT
@@ -75,6 +76,7 @@ def serve(root: Path, announce: Callable[[str], None], *, port: int = PORT) -> N
         root: the directory to serve.
         announce: gets each line meant for the person who waits.
         port: the first port to try; where it is taken the next free one is used, and announced.
+        live: the command of the live view, which gets a terminal of its own.
 
     Raises:
         LabError: it did not come up; the log and its last line are named.
@@ -87,6 +89,7 @@ def serve(root: Path, announce: Callable[[str], None], *, port: int = PORT) -> N
         pid = _spawn(root.resolve(), port)
         try:
             server = _wait_until_it_answers(pid)
+            workspace.prepare(server, live)
             if server.port != port:
                 announce(f"port {port} is taken, JupyterLab listens on {server.port}")
             announce(f"JupyterLab runs, Ctrl-C stops it: {server.url}")

@@ -4,6 +4,7 @@ from labkit.show.cgroups import cgroup_tree
 from labkit.show.changes import cell_report, difference, operations
 from labkit.show.comparison import comparison_json, comparison_page, comparison_view
 from labkit.show.contents import contents_view
+from labkit.show.course import Chapter, LabOnMap, course_map, next_lab
 from labkit.show.image import image_tree
 from labkit.show.layers import changes_view, file_view, layers_view, settings_view
 from labkit.show.namespaces import namespace_table
@@ -21,6 +22,8 @@ from labkit.show.xray import xray_page, xray_table, xray_view, xray_views
 from labkit.show.xray_json import to_json
 
 __all__ = [
+    "Chapter",
+    "LabOnMap",
     "View",
     "cell_report",
     "cgroup_tree",
@@ -29,6 +32,7 @@ __all__ = [
     "comparison_page",
     "comparison_view",
     "contents_view",
+    "course_map",
     "difference",
     "file_view",
     "finding",
@@ -37,6 +41,7 @@ __all__ = [
     "layers_view",
     "namespace_table",
     "network_picture",
+    "next_lab",
     "notice",
     "operations",
     "parts_view",

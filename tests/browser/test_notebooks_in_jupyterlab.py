@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
+from labkit.course import course_map
+
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+NOTEBOOKS = [path for lab in course_map.written() if (path := lab.notebook())]
 SCREENSHOTS = os.environ.get("LABKIT_SCREENSHOTS", "")
 """Where pictures of what was seen are put; nowhere when empty."""
 
@@ -153,19 +155,24 @@ def take_screenshots(page: Page, name: str) -> None:
         scroller.evaluate("panel => panel.scrollBy(0, panel.clientHeight - 80)")
 
 
-def choose_theme(page: Page, name: str) -> None:
-    """Let JupyterLab find a theme in its settings, without writing it there: the settings outlive the test."""
+def choose(page: Page, settings: dict[str, dict[str, object]]) -> None:
+    """Let JupyterLab find settings, plugin by plugin, without writing them: they would outlive the test."""
 
     def answer(route: Route) -> None:
         response = route.fetch()
         told = response.json()
         for plugin in told.get("settings", [told]):
-            if plugin.get("id") == "@jupyterlab/apputils-extension:themes":
-                plugin["raw"] = json.dumps({"theme": name})
+            if plugin.get("id") in settings:
+                plugin["raw"] = json.dumps(settings[plugin["id"]])
         route.fulfill(response=response, json=told)
 
     page.route("**/lab/api/settings**", answer)
     page.route("**/lab/api/settings/**", answer)
+
+
+def choose_theme(page: Page, name: str) -> None:
+    """Let JupyterLab find a theme in its settings."""
+    choose(page, {"@jupyterlab/apputils-extension:themes": {"theme": name}})
 
 
 def too_wide(page: Page) -> list[str]:
@@ -198,8 +205,9 @@ def seen(page: Page, served: tuple[Path, str], name: str) -> None:
     assert all(alt.strip() for alt, _ in shown), "a picture without an alt text"
 
 
-def test_the_printed_url_opens_jupyterlab_with_the_notebooks_listed(page: Page, served: tuple[Path, str]) -> None:
+def test_the_notebooks_are_listed_at_the_left(page: Page, served: tuple[Path, str]) -> None:
     page.goto(served[1])
+    page.locator('.lm-TabBar-tab[data-id="filebrowser"]').click(timeout=OPEN_SECONDS * 1000)
     listed = page.locator(".jp-DirListing-item .jp-DirListing-itemName")
     listed.first.wait_for(timeout=OPEN_SECONDS * 1000)
     assert {path.name for path in served[0].iterdir()} <= set(listed.all_inner_texts())

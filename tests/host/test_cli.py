@@ -1,12 +1,15 @@
 """The command `labkit`: an error is one line on standard error and exit status 2."""
 
+import json
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from labkit.course.course_map import LABS, written
+from labkit.course.checkpoints import as_checkpoints
+from labkit.course.course_map import CHAPTERS, LABS, module, written
 
 ROOT = Path(__file__).resolve().parents[2]
 READS = "+dac_read_search"
@@ -82,17 +85,37 @@ def test_what_needs_root_says_so(command: list[str]) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_labs_lists_the_whole_course_in_80_columns() -> None:
+def test_labs_shows_the_whole_course_in_80_columns() -> None:
     lines = labkit("labs").stdout.splitlines()
-    assert len(lines) == 26
-    assert [line.split()[0] for line in lines] == [lab.id for lab in LABS]
     assert max(map(len, lines)) <= 80
-    there = [line.split()[0] for line in lines if "not there yet" not in line]
-    assert there == [lab.id for lab in written()]
+    shown = [found[1] for line in lines if (found := re.match(r"  (\d\.\d)  ", line))]
+    assert shown == [lab.id for lab in LABS]
+    waiting = [line.split()[0] for line in lines if line.endswith("not there yet")]
+    assert waiting == [lab.id for lab in LABS if lab not in written()]
+    assert [line for line in lines if re.match(r"\d ", line)] == [f"{number} {title}" for number, title in CHAPTERS.items()]
+
+
+def test_labs_shows_what_was_passed_what_comes_next_and_the_doctors_word(tmp_path: Path) -> None:
+    first, second, *_ = written()
+    tasks = {lab: as_checkpoints(import_module(module(lab.id))) for lab in (first, second)}
+    record = tmp_path / f"{first.id}.jsonl"
+    record.write_text("".join(passing(one.id) for one in tasks[first]))
+    (tmp_path / f"{second.id}.jsonl").write_text(passing(tasks[second][0].id))
+    said = labkit("labs", before=("env", f"LABKIT_PROGRESS={tmp_path}")).stdout
+    every, one = len(tasks[first]), len(tasks[second])
+    assert re.search(rf"^  {first.id} .*✔ {every} of {every}$", said, re.MULTILINE)
+    assert re.search(rf"^  {second.id} .*▸ 1 of {one}$", said, re.MULTILINE)
+    assert f"go on with lab {second.id}: {second.title}" in said
+    assert " ".join(f"its next task: {tasks[second][1].task}".split()[:8]) in " ".join(said.split())
+    assert re.search(r"(green|amber|red) +(every lab can run on this machine|on this machine .* cannot run)", said)
+
+
+def passing(checkpoint: str) -> str:
+    return json.dumps({"time": 0, "event": "checked", "checkpoint": checkpoint, "passed": True}) + "\n"
 
 
 def test_the_course_map_knows_every_title_once() -> None:
-    assert len({lab.title for lab in LABS}) == 26
+    assert len({lab.title for lab in LABS}) == len(LABS)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -43,6 +43,7 @@ wanted=("${lab[@]}")
 case $what in
     test) wanted+=("${tests[@]}") ;;
     bench) wanted+=("${benchmarks[@]}") ;;
+    site) wanted=(bash coreutils ca-certificates python3 python3-venv chromium) ;;
     vm) wanted=(bash coreutils ca-certificates python3 python3-venv busybox-static docker-registry skopeo curl "${machine[@]}") ;;
 esac
 

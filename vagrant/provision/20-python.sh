@@ -7,7 +7,7 @@ venv=$checkout/.venv
 python=/usr/bin/python3             # Debian's own: another one in PATH may be gone tomorrow
 what=${2:-lab}
 case $what in
-    test | bench) lock=$checkout/requirements-test.lock stamp=$venv/installed-test ;;
+    test | bench | site) lock=$checkout/requirements-test.lock stamp=$venv/installed-test ;;
     *) lock=$checkout/requirements.lock stamp=$venv/installed-lab ;;
 esac
 unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX

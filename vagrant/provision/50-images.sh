@@ -12,7 +12,7 @@ key() {
 }
 
 if [ "${1:-need}" = need ]; then
-    if [ "$what" != vm ] && [ "$(cat "$stamp" 2> /dev/null)" != "$(key)" ]; then
+    if [[ $what != @(vm|site) ]] && [ "$(cat "$stamp" 2> /dev/null)" != "$(key)" ]; then
         echo "Images of the course ($(grep -c '^    Image($' "$checkout/labkit/images/catalogue.py"), real ones or stand-ins)"
     fi
     exit 0

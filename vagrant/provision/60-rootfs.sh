@@ -60,7 +60,7 @@ ids() { # whether a file gives the account ids of its own
 }
 
 if [ "${1:-need}" = need ]; then
-    if [ "$what" != vm ]; then
+    if [[ $what != @(vm|site) ]]; then
         if [ "$(cat "$place/key" 2> /dev/null)" != "$(key)" ] || [ ! -e "$place/debian.tar.xz" ]; then
             echo "a root file system of Debian $release, and the user $student"
         elif ! getent passwd "$student" > /dev/null || ! ids uid || ! ids gid || ! grep --quiet --line-regexp "$plug" "$usernet" 2> /dev/null; then
