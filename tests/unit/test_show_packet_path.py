@@ -81,4 +81,7 @@ def frame(netns: str, ifname: str, way: str) -> Frame:
 
 def test_frames_are_a_table():
     text = frames_view([frame("web", "eth0", "out"), frame("host", "br0", "in")]).text
-    assert text.split("\n")[2:] == ["web        out eth0  10.9.0.11 > 10.9.0.1 echo request", "host       in br0    10.9.0.11 > 10.9.0.1 echo request"]
+    assert text.split("\n")[2:] == [
+        "web        out eth0  10.9.0.11 > 10.9.0.1 echo request",
+        "host       in br0    10.9.0.11 > 10.9.0.1 echo request",
+    ]
