@@ -52,7 +52,7 @@ EOF
 dpkg-deb --build deb root/srv/apt/iproute2.deb > /dev/null
 cd root/srv/apt
 { dpkg-deb --field iproute2.deb
-  stat --format 'Filename: ./%n%nSize: %s' iproute2.deb
+  stat --printf 'Filename: ./%n\\nSize: %s\\n' iproute2.deb
   sha256sum iproute2.deb | sed 's/ .*//; s/^/SHA256: /'; } > Packages
 """
 EXAMPLES = {"archive": {"archive/make": _ARCHIVE}}

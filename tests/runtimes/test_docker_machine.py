@@ -13,6 +13,7 @@ import pytest
 from plumbing import inside, shell
 
 from labkit import ledger
+from labkit.course import examples, lab_8_1
 from labkit.errors import LabError
 from labkit.kernel import network, trees
 from labkit.runtimes import docker_daemon, docker_machine
@@ -99,3 +100,14 @@ def _argv(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.usefixtures("services")
+def test_the_archive_of_lab_8_1_gives_apt_a_package_where_there_is_no_way_to_debian(docker: Docker, tmp_path: Path):
+    examples.give(tmp_path, lab_8_1.EXAMPLES["archive"])
+    subprocess.run([tmp_path / "archive/make"], check=True)
+    docker("run", "--detach", "--name", "bare", "debian", "sleep", "600")
+    assert "/ip" not in docker("exec", "bare", "sh", "-c", "which ip || true")
+    docker("container", "cp", f"{tmp_path}/archive/root/.", "bare:/")
+    docker("exec", "bare", "sh", "-c", "apt update && apt install -y iproute2")
+    assert "172.17.0.2/16" in docker("exec", "bare", "ip", "addr")
