@@ -3,9 +3,10 @@
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from browser.test_notebooks_in_jupyterlab import (
     OPEN_SECONDS,
@@ -19,7 +20,7 @@ from browser.test_notebooks_in_jupyterlab import (
     served,
     too_wide,
 )
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from labkit.cli import cli
 from labkit.course import course_map
@@ -28,16 +29,15 @@ from website import audit
 __all__ = ["browser", "page", "served"]
 
 HOME, LABS = course_map.HOME.name, course_map.written()
-TERMINALS = ["student", *(["live"] if "top" in cli.commands else [])]
+TERMINALS = ["student", *(["live"] if "top" in cli.list_commands(click.Context(cli)) else [])]
 OURS = ".jp-OutputArea-output, .jp-MarkdownOutput"
 """What a notebook of ours shows inside JupyterLab."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def first_time(own_state: Path) -> Iterator[None]:
+def first_time(own_state: Path) -> None:
     """Forget what JupyterLab looked like when other tests left it."""
     shutil.rmtree(own_state / "jupyter/config/lab", ignore_errors=True)
-    return
 
 
 def opened(page: Page, url: str) -> None:
@@ -134,5 +134,6 @@ def test_axe_core_finds_nothing_serious_in_the_home_page_and_a_lab(
         found = [one for one in audit.look(page, OURS, rules) if one.serious]
         serious += [f"{name}: {one}" for one in found if one.ours]
         theirs = sorted({one.rule for one in found if not one.ours})
-        told("axe-core in the running JupyterLab", f"{name} {theme}: ours {len(serious)} serious; JupyterLab's own: {', '.join(theirs) or 'none'}")
+        row = f"{name} {theme}: ours {len(serious)} serious; JupyterLab's own: {', '.join(theirs) or 'none'}"
+        told("axe-core in the running JupyterLab", row)
     assert serious == []
