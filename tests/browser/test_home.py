@@ -41,8 +41,9 @@ def first_time(own_state: Path) -> None:
 
 
 def opened(page: Page, url: str) -> None:
-    """Open the printed URL and wait for what is laid out there."""
+    """Open the printed URL, wait for what is laid out there, and bring the home page to the front."""
     page.goto(url)
+    page.locator("#jp-main-dock-panel .lm-TabBar-tabLabel", has_text=re.compile(f"^{HOME}$")).click(timeout=OPEN_SECONDS * 1000)
     shown(page, course_map.HOME)
     expect(page.locator(".jp-Terminal .xterm-screen")).to_have_count(len(TERMINALS), timeout=OPEN_SECONDS * 1000)
 
@@ -72,7 +73,9 @@ def photograph(page: Page, name: str) -> None:
 
 
 def test_the_printed_url_opens_the_home_page_with_terminals_at_its_right(page: Page, served: tuple[Path, str]) -> None:
-    opened(page, served[1])
+    page.goto(served[1])
+    shown(page, course_map.HOME)
+    expect(page.locator(".jp-Terminal .xterm-screen")).to_have_count(len(TERMINALS), timeout=OPEN_SECONDS * 1000)
     photograph(page, "home")
     notebook = page.locator(".jp-NotebookPanel:visible").bounding_box()
     places = [terminal.bounding_box() for terminal in page.locator(".jp-Terminal:visible").all()]
