@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from benchmarks.live import live
 from benchmarks.measure import Contestant, Result, Row, alternate, command, limit, said, timed
 from benchmarks.pods import pods
 from labkit.kernel import syscalls
@@ -361,6 +362,7 @@ ROWS: dict[str, Callable[[Path, Path], list[Result]]] = {
     "freeze": freezing,
     "overlay": overlay,
     "snapshot": snapshots,
+    "live": live,
     "pods": pods,
     "runtimes": runtimes,
 }

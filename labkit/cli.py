@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from labkit.course.course_map import CourseLab
     from labkit.course.lab import Lab
 
-_GROUPS = {"cri": "labkit.runtimes.cri.command", "crio": "labkit.runtimes.crio_command", "images": "labkit.images.command"}
+_GROUPS = {"cri": "labkit.runtimes.cri.command", "crio": "labkit.runtimes.crio_command", "images": "labkit.images.command",
+           "top": "labkit.course.top"}  # fmt: skip
 """Each command, or group of commands, that a room below has, with its module."""
 
 

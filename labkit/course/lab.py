@@ -33,6 +33,7 @@ class Lab(ImageViews):
         self.record = Progress(lab_id)
         self.predictions = Predictions(self.record)
         self.checkpoints = Checkpoints(as_checkpoints(module), self.record)
+        self.live_views = {}
 
     def open(self) -> None:
         """Remove what an earlier try left, and make the place anew.
@@ -151,6 +152,12 @@ class Lab(ImageViews):
     def close(self) -> None:
         """Remove everything that the lab made; progress stays."""
         self.take_down()
+
+    def take_down(self) -> None:
+        """End the live views, then remove what the lab made."""
+        while self.live_views:
+            self.live_views.popitem()[1].close()
+        super().take_down()
 
     def __enter__(self) -> Lab:
         return self

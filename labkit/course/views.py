@@ -13,6 +13,7 @@ from labkit import show
 from labkit.course import pictures
 from labkit.course.following import Followed, following
 from labkit.course.mechanisms import Place
+from labkit.course.presenting import shell
 from labkit.course.stores import Stores
 from labkit.course.targets import HasPid, Target, cgroup_of, target
 from labkit.course.watching import runs
@@ -29,7 +30,9 @@ from labkit.show import View
 
 if TYPE_CHECKING:
     from labkit.course.checkpoints import Checkpoints
+    from labkit.course.live import LiveView
     from labkit.course.progress import Progress
+    from labkit.show.frames import Scope
 
 
 class Views(Stores):
@@ -37,6 +40,7 @@ class Views(Stores):
 
     checkpoints: Checkpoints
     record: Progress
+    live_views: dict[str, LiveView]
 
     def cgroups(self) -> View:
         """Draw the lab's cgroups, with their values and the processes in them."""
@@ -262,6 +266,48 @@ class Views(Stores):
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> View:
         """Tabulate values that a cell has read."""
         return show.table(tuple(header), [tuple(str(value) for value in row) for row in rows])
+
+    def live(self, *views: str) -> View | None:
+        """Show the kernel's state while it changes, also by what is typed in a terminal beside the notebook.
+
+        Shell: labkit top
+
+        Args:
+            views: any of "cgroups", "processes", "networks", "layers", "containers"; all of them by default.
+
+        Returns:
+            Outside of a notebook the picture as it is now.
+
+        Raises:
+            LabError: there is no view of a name, the lab is closed, or no collector can be started.
+        """
+        from labkit.course import live
+        from labkit.kernel.live import Feed
+
+        self.must_be_open()
+        chosen = live.checked(views)
+        with Feed() as feed:
+            frame = next(feed.frames())
+        running = shell()
+        settled = live.settled(frame, self._live_scope(settled=True), chosen)
+        if running is None:
+            return settled
+        place = "-".join(("labkit-live", *self.id.split("."), *views))
+        if place in self.live_views:  # the cell is run again
+            self.live_views.pop(place).close()
+        view = live.LiveView(place, f"Live view of lab {self.id}", chosen, lambda: self._live_scope(settled=False))
+        self.live_views[place] = view
+        view.show(settled, running)
+        return None
+
+    def _live_scope(self, *, settled: bool) -> Scope:
+        """Return what of a frame is the lab's."""
+        from labkit.show.frames import Scope
+
+        names = {process.pid: name for name, process in self.started.items() if process.alive}
+        own = pictures.own_networks(network.states(rules=False, patience=0)) if settled else []
+        links = {one.inode: frozenset(link.ifname for link in one.links) if one.name == "host" else None for one in own}
+        return Scope(f"lab-{self.id}", names, settled, links, folder=str(self.directory))
 
     def progress(self) -> View:
         """Tabulate the checkpoints of the lab, and how far each is."""

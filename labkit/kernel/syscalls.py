@@ -27,6 +27,9 @@ CLONE_FS = 0x200
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
+IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF = 0x2, 0x40, 0x80, 0x100, 0x200, 0x400
+IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR, IN_ISDIR = 0x4000, 0x8000, 0x01000000, 0x40000000
+
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 15, 36, 38
 
 _AT_FDCWD = -100
@@ -142,6 +145,32 @@ def birth_time(path: str | Path) -> int:
         ctypes.c_uint32.from_buffer(buffer, 88).value,
     )
     return seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else 0
+
+
+def inotify_init1() -> int:
+    """Return a descriptor, not blocking and closed on exec, from which the events of watched directories are read.
+
+    Raises:
+        SyscallError: EMFILE where the user has as many as fs.inotify.max_user_instances says.
+
+    See: inotify(7)
+    """
+    descriptor: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    _check(descriptor, "inotify_init1", ["IN_NONBLOCK|IN_CLOEXEC"])
+    return descriptor
+
+
+def inotify_add_watch(descriptor: int, path: str | Path, mask: int) -> int:
+    """Watch a file or directory for the events of `mask`, IN_* joined by `|`; return the number that its events carry.
+
+    Raises:
+        SyscallError: ENOENT; ENOSPC where fs.inotify.max_user_watches is reached.
+
+    See: inotify(7)
+    """
+    number: int = _libc.inotify_add_watch(descriptor, _c(path), ctypes.c_uint32(mask))
+    _check(number, "inotify_add_watch", [str(descriptor), _quoted(path), hex(mask)])
+    return number
 
 
 def describe_mount(source: Location, target: Location, fstype: str | None, flags: int = 0, data: str | None = None) -> list[str]:

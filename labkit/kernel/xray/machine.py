@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from labkit.errors import LabError
@@ -59,11 +60,12 @@ class Members(Mapping[int, Member]):
 
     Args:
         machine: where they run.
+        known: those that were read before, and are as they were.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, known: Mapping[int, Member] = MappingProxyType({})) -> None:
         self._machine = machine
-        self._read: dict[int, Member | None] = {}
+        self._read: dict[int, Member | None] = dict(known)
 
     def __getitem__(self, pid: int) -> Member:
         if pid not in self._read:
