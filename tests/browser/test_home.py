@@ -55,10 +55,11 @@ def shown(page: Page, notebook: Path) -> None:
 
 
 def typed(page: Page, told: Path, command: str) -> str:
-    """Type a command into the student's terminal and return what it wrote."""
-    page.locator(".jp-Terminal .xterm-screen").first.click()
+    """Type a command into the student's terminal, which is the upper one, and return what it wrote."""
+    highest = min(page.locator(".jp-Terminal:visible .xterm-screen").all(), key=lambda terminal: terminal.bounding_box()["y"])
+    highest.click()
     page.keyboard.type(f"{{ {command}; }} > {told}; echo end >> {told}\n")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + OPEN_SECONDS
     while not (told.exists() and told.read_text().endswith("end\n")):
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)
