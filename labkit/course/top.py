@@ -111,7 +111,10 @@ def picture(playback: Playback, scope: Scope, height: int) -> str:
 @click.option("--lab", default="", metavar="LAB", help="Of the cgroups only those of this lab.")
 @click.option("--once", is_flag=True, help="Print one picture and end.")
 def top(views: tuple[str, ...], lab: str, *, once: bool) -> None:
-    """Show the kernel's state while it changes; VIEWS are any of cgroups, processes, networks, layers, containers."""
+    """Show the kernel's state while it changes.
+
+    VIEWS are any of cgroups, processes, networks, layers, containers; all of them by default.
+    """
     for view in views:
         if view not in TITLES:
             raise LabError(f"there is no live view {view!r}", remedy=f"one of {', '.join(TITLES)}")
