@@ -81,7 +81,7 @@ def start(port: int, notebooks: Path | None) -> None:
     from labkit.course import course_map
     from labkit.host import jupyter
 
-    live = ("labkit", "top") if "top" in cli.commands else ()
+    live = ("labkit", "top") if "top" in cli.list_commands(click.get_current_context()) else ()
     jupyter.serve(notebooks or course_map.NOTEBOOKS, click.echo, port=port, live=live)
 
 

@@ -71,7 +71,7 @@ def _ask(server: Server, method: str, path: str, body: dict[str, Any] | None = N
     """Send a request to the server, by no proxy, and return what it answers."""
     address = f"http://127.0.0.1:{server.port}/{path}"
     headers = {"Authorization": f"token {server.token}", "Content-Type": "application/json"}
-    request = urllib.request.Request(address, json.dumps(body).encode() if body else None, headers, method=method)  # noqa: S310
+    request = urllib.request.Request(address, json.dumps(body).encode() if body else None, headers, method=method)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
         told: dict[str, Any] = json.loads(answer.read() or b"{}")
         return told

@@ -3,9 +3,10 @@
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from browser.test_notebooks_in_jupyterlab import (
     OPEN_SECONDS,
@@ -19,7 +20,7 @@ from browser.test_notebooks_in_jupyterlab import (
     served,
     too_wide,
 )
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from labkit.cli import cli
 from labkit.course import course_map
@@ -28,21 +29,21 @@ from website import audit
 __all__ = ["browser", "page", "served"]
 
 HOME, LABS = course_map.HOME.name, course_map.written()
-TERMINALS = ["student", *(["live"] if "top" in cli.commands else [])]
+TERMINALS = ["student", *(["live"] if "top" in cli.list_commands(click.Context(cli)) else [])]
 OURS = ".jp-OutputArea-output, .jp-MarkdownOutput"
 """What a notebook of ours shows inside JupyterLab."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def first_time(own_state: Path) -> Iterator[None]:
+def first_time(own_state: Path) -> None:
     """Forget what JupyterLab looked like when other tests left it."""
     shutil.rmtree(own_state / "jupyter/config/lab", ignore_errors=True)
-    return
 
 
 def opened(page: Page, url: str) -> None:
-    """Open the printed URL and wait for what is laid out there."""
+    """Open the printed URL, wait for what is laid out there, and bring the home page to the front."""
     page.goto(url)
+    page.locator("#jp-main-dock-panel .lm-TabBar-tabLabel", has_text=re.compile(f"^{HOME}$")).click(timeout=OPEN_SECONDS * 1000)
     shown(page, course_map.HOME)
     expect(page.locator(".jp-Terminal .xterm-screen")).to_have_count(len(TERMINALS), timeout=OPEN_SECONDS * 1000)
 
@@ -54,10 +55,11 @@ def shown(page: Page, notebook: Path) -> None:
 
 
 def typed(page: Page, told: Path, command: str) -> str:
-    """Type a command into the student's terminal and return what it wrote."""
-    page.locator(".jp-Terminal .xterm-screen").first.click()
+    """Type a command into the student's terminal, which is the upper one, and return what it wrote."""
+    highest = min(page.locator(".jp-Terminal:visible .xterm-screen").all(), key=lambda terminal: terminal.bounding_box()["y"])
+    highest.click()
     page.keyboard.type(f"{{ {command}; }} > {told}; echo end >> {told}\n")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + OPEN_SECONDS
     while not (told.exists() and told.read_text().endswith("end\n")):
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)
@@ -72,7 +74,9 @@ def photograph(page: Page, name: str) -> None:
 
 
 def test_the_printed_url_opens_the_home_page_with_terminals_at_its_right(page: Page, served: tuple[Path, str]) -> None:
-    opened(page, served[1])
+    page.goto(served[1])
+    shown(page, course_map.HOME)
+    expect(page.locator(".jp-Terminal .xterm-screen")).to_have_count(len(TERMINALS), timeout=OPEN_SECONDS * 1000)
     photograph(page, "home")
     notebook = page.locator(".jp-NotebookPanel:visible").bounding_box()
     places = [terminal.bounding_box() for terminal in page.locator(".jp-Terminal:visible").all()]
@@ -134,5 +138,6 @@ def test_axe_core_finds_nothing_serious_in_the_home_page_and_a_lab(
         found = [one for one in audit.look(page, OURS, rules) if one.serious]
         serious += [f"{name}: {one}" for one in found if one.ours]
         theirs = sorted({one.rule for one in found if not one.ours})
-        told("axe-core in the running JupyterLab", f"{name} {theme}: ours {len(serious)} serious; JupyterLab's own: {', '.join(theirs) or 'none'}")
+        row = f"{name} {theme}: ours {len(serious)} serious; JupyterLab's own: {', '.join(theirs) or 'none'}"
+        told("axe-core in the running JupyterLab", row)
     assert serious == []

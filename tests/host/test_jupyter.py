@@ -1,5 +1,6 @@
 """JupyterLab as `make lab` starts it."""
 
+import json
 import os
 import re
 import signal
@@ -116,6 +117,20 @@ def test_a_server_that_was_killed_is_not_taken_for_a_running_one(state: Path) ->
         assert process.returncode == 2
     with running(".venv/bin/labkit", "start") as (_, lines):
         assert lines[-1].startswith("JupyterLab runs, Ctrl-C stops it: ")
+
+
+def test_it_is_laid_out_at_the_first_start_and_never_again(state: Path) -> None:
+    """A browser lays it out from this; what it then writes is the student's."""
+    stored = state / "jupyter/config/lab/workspaces"
+    with running(".venv/bin/labkit", "start") as (_, lines):
+        assert URL.search(lines[-1])
+        [workspace] = stored.iterdir()
+        assert {"notebook:start.ipynb", "terminal:student"} <= set(json.loads(workspace.read_text())["data"])
+    mine = json.dumps({"data": {"layout-restorer:data": {}}, "metadata": {"id": "default"}})
+    workspace.write_text(mine)
+    with running(".venv/bin/labkit", "start") as (_, lines):
+        assert URL.search(lines[-1])
+        assert workspace.read_text() == mine
 
 
 def test_a_server_that_cannot_start_is_one_line_that_names_the_log(state: Path) -> None:

@@ -86,7 +86,8 @@ def test_every_link_inside_leads_to_a_page_that_has_its_anchor(site: Path, read:
 
 
 def test_no_page_loads_anything_from_another_place(read: dict[Path, Read]) -> None:
-    assert {url for page in read.values() for url in page.loaded if urlsplit(url).scheme not in ("", "data") or urlsplit(url).netloc} == set()
+    loaded = {url for page in read.values() for url in page.loaded}
+    assert [url for url in loaded if urlsplit(url).scheme not in ("", "data") or urlsplit(url).netloc] == []
 
 
 def test_each_picture_has_a_text(read: dict[Path, Read]) -> None:
@@ -126,7 +127,7 @@ def test_axe_core_finds_nothing_serious_in_both_themes_and_nothing_is_asked_of_o
     [
         ("<img src='dot.svg'>", "light", "image-alt"),
         ("<p style='color: #aaa; background: #fff'>hardly to be read</p>", "light", "color-contrast"),
-        ("<style>@media (prefers-color-scheme: dark) { p { color: #333; background: #000 } }</style><p>dark on dark</p>", "dark", "color-contrast"),
+        ("<style>@media (prefers-color-scheme: dark) { p { color: #333; background: #000 } }</style><p>dark</p>", "dark", "color-contrast"),
     ],
 )
 def test_what_cannot_be_read_is_noticed(tmp_path: Path, browser: Browser, html: str, theme: str, rule: str) -> None:
