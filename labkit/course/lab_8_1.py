@@ -34,7 +34,7 @@ _ARCHIVE = """\
 #!/bin/sh -e
 # An archive for apt with one package: in it busybox stands in for ip.
 cd "$(dirname "$0")"
-mkdir -p deb/DEBIAN deb/usr/bin root/srv/apt root/etc/apt/sources.list.d
+mkdir -p deb/DEBIAN deb/usr/bin tree/srv/apt tree/etc/apt/sources.list.d
 cp "$(command -v busybox)" deb/usr/bin/ip
 cat > deb/DEBIAN/control << EOF
 Package: iproute2
@@ -43,14 +43,14 @@ Architecture: $(dpkg --print-architecture)
 Maintainer: labkit
 Description: ip of busybox
 EOF
-cat > root/etc/apt/sources.list.d/debian.sources << EOF
+cat > tree/etc/apt/sources.list.d/debian.sources << EOF
 Types: deb
 URIs: file:/srv/apt
 Suites: ./
 Trusted: yes
 EOF
-dpkg-deb --build deb root/srv/apt/iproute2.deb > /dev/null
-cd root/srv/apt
+dpkg-deb --build deb tree/srv/apt/iproute2.deb > /dev/null
+cd tree/srv/apt
 { dpkg-deb --field iproute2.deb
   stat --printf 'Filename: ./%n\\nSize: %s\\n' iproute2.deb
   sha256sum iproute2.deb | sed 's/ .*//; s/^/SHA256: /'; } > Packages

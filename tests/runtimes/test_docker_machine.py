@@ -108,6 +108,6 @@ def test_the_archive_of_lab_8_1_gives_apt_a_package_where_there_is_no_way_to_deb
     subprocess.run([tmp_path / "archive/make"], check=True)
     docker("run", "--detach", "--name", "bare", "debian", "sleep", "600")
     assert "/ip" not in docker("exec", "bare", "sh", "-c", "which ip || true")
-    docker("container", "cp", f"{tmp_path}/archive/root/.", "bare:/")
+    docker("container", "cp", f"{tmp_path}/archive/tree/.", "bare:/")
     docker("exec", "bare", "sh", "-c", "apt update && apt install -y iproute2")
     assert "172.17.0.2/16" in docker("exec", "bare", "ip", "addr")
