@@ -56,7 +56,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("verb", ["lab", "test", "bench", "vm", "test-vm"])
+@pytest.mark.parametrize("verb", ["lab", "test", "bench", "site", "vm", "test-vm"])
 def test_who_is_not_root_is_told_to_use_sudo(door: Path, verb: str) -> None:
     line = refused(make(door, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", verb=verb))
     assert f"make {verb} needs root" in line
