@@ -246,7 +246,7 @@ def example(lab: str, name: str) -> None:
 @click.option("--args", multiple=True, metavar="KEY=VALUE", help="A word for the plugins (CNI_ARGS).")
 @click.option("--capabilities", default="{}", metavar="JSON", help="For plugins that declare them, by name.")
 def cni(lab: str, command: str, configuration: str, container: str, ifname: str, args: tuple[str, ...], capabilities: str) -> None:
-    """Call the CNI plugins of the file CONFIGURATION for CONTAINER, a network namespace of LAB."""
+    """Call CNI plugins for CONTAINER, a network namespace of LAB."""
     words = dict(word.partition("=")[::2] for word in args)
     try:
         wanted = json.loads(capabilities)
