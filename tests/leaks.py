@@ -155,7 +155,11 @@ def _children() -> Iterator[str]:
 
 def _children_with_launcher() -> Iterator[tuple[str, str]]:
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
+        try:
+            children = (task / "children").read_text()
+        except OSError:  # the thread has ended
+            continue
+        for pid in children.split():
             try:
                 yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             except OSError:
