@@ -85,7 +85,7 @@ TABLE: tuple[tuple[str, str], ...] = (
     (r"…[\d.]{0,5}1:\d{4,5}\b", "…1:PORT"),  # the same, cut
     (r"\b((?:tcp|udp) sport )\d+(?= (?:counter )?snat to :53)", r"\1PORT"),
     (r"…[0-9a-f]{1,12}(?=\"|&quot;)", "…ID"),  # the end of the name of a bridge, in a rule
-    (r"\brkt-[0-9a-f]{8}…", "rkt-ID"),
+    (r"\b(rkt|cni)-[0-9a-f]{8}…", r"\1-ID"),
     (r"\b(RKT-PFWD-[DS]NAT)-[0-9a-f]{8}\b", r"\1-ID"),
     # the same for the network of the pods, and where containerd keeps what runs
     (r"\b10\.203\.\d+\.(?!1\b|0/)\d+", "10.203.N.N"),

@@ -75,6 +75,7 @@ SAME += [
     ("tcp dport 53 counter dnat to 127.0.0.11:39037", "tcp dport 53 counter dnat to 127.0.0.11:52288"),
     ("tcp sport 39037 counter snat to :53", "tcp sport 52288 counter snat to :53"),
     ('chain FORWARD…54b" counter accept', 'chain FORWARD…0fd" counter accept'),
+    ("net at /proc/29843/root/run/netns/cni-886b0fe1…", "net at /proc/412/root/run/netns/cni-eb519584…"),
     ("10.203.10.24/24 on eth0", "10.203.10.7/24 on eth0"),
     ("/run/labkit/containerd/io.con…k/k8s.io/524947918195…/rootfs", "/run/containerd/io.containerd…k/k8s.io/e5966c5a8e57…/rootfs"),
     (
