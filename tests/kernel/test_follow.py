@@ -1,5 +1,7 @@
 """A packet is followed on real networks: of each fault that is injected the hop and the cause are named, of healthy networks none."""
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from plumbing import inside, shell
 
-from labkit.kernel.network import netlink
+from labkit.kernel.network import netlink, probe
 from labkit.kernel.network.follow import follow
 from labkit.kernel.network.namespace import NetworkNamespace
 
@@ -284,3 +286,14 @@ def test_a_namespace_is_there_to_be_deleted_afterwards(networks):
     follow("10.7.0.2", "c1")
     shell("ip netns delete c1; ip netns delete c2")
     assert not NetworkNamespace("c1").exists
+
+
+def test_a_probe_is_sent_by_who_has_more_than_1024_files_open():
+    with ExitStack() as open_files:
+        for _ in range(1100):
+            open_files.callback(os.close, os.dup(0))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+            assert probe.tcp(None, "127.0.0.1", port).outcome == 0
+        assert probe.tcp(None, "127.0.0.1", port).outcome == errno.ECONNREFUSED
+        assert probe.echo(None, "127.0.0.1").outcome == 0

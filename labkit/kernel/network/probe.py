@@ -96,8 +96,8 @@ def tcp(path: str | None, destination: str, port: int, patience: float = PATIENC
         outcome = one.connect_ex((destination, port))
         source, source_port = one.getsockname()
         if outcome == errno.EINPROGRESS:
-            _, writable, _ = select.select([], [one], [], patience)
-            outcome = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if writable else errno.ETIMEDOUT
+            there = _ready(one, select.POLLOUT, patience)
+            outcome = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if there else errno.ETIMEDOUT
     return Probe("tcp", source, source_port, destination, port, outcome=outcome)
 
 
@@ -154,10 +154,17 @@ def _checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def _ready(one: socket.socket, event: int, patience: float) -> bool:
+    """Wait until a socket can be read or written; poll(2), as select(2) takes no descriptor above 1023."""
+    watch = select.poll()
+    watch.register(one, event)
+    return bool(watch.poll(patience * 1000))
+
+
 def _await_reply(one: socket.socket, token: bytes, patience: float) -> int:
     deadline = time.monotonic() + patience
     while (left := deadline - time.monotonic()) > 0:
-        if not select.select([one], [], [], left)[0]:
+        if not _ready(one, select.POLLIN, left):
             break
         try:
             data = one.recv(1 << 16)
