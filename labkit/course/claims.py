@@ -19,7 +19,7 @@ from labkit.runtimes import (
     containerd_namespace,
     docker_claims,
     docker_engine,
-    docker_machine,
+    docker_netns,
     docker_storage,
     lifecycle,
     lxc,
@@ -30,7 +30,7 @@ from labkit.runtimes.cri import claim as pods
 Claim = tuple[str, str]
 """(kind, name): "netns" or "link"; a container by the tool that makes it, "lxc" (as root, under /var/lib/lxc), "lxd", "docker" or
 "runc" (in the lab's cgroups), "runc by hand" (with a state of the lab's own, too); "containerd", a namespace of containerd; "pods", a
-namespace of pods; "image" of the CRI, "docker image"; "docker machine", a network namespace in which the lab's dockerd stands; "docker
+namespace of pods; "image" of the CRI, "docker image"; "docker netns", a network namespace in which the lab's dockerd stands; "docker
 engine", one more dockerd, in a network namespace of this name; "storage driver", such an engine whose data has a disk of its own;
 "repository" of the registry with accounts, without its host; "shared mount", a directory in the lab's that is a shared mount; "cni", a
 network whose plugins are called by hand."""
@@ -44,7 +44,7 @@ _CLAIM: dict[str, Callable[[str], object]] = {
     "docker": docker_claims.claim,
     "docker image": docker_claims.claim_image,
     "docker engine": docker_engine.claim,
-    "docker machine": docker_machine.claim,
+    "docker netns": docker_netns.claim,
     "storage driver": docker_storage.claim,
     "runc": lifecycle.homes,
     "runc by hand": by_hand.claim,

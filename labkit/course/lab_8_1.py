@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
+from labkit.course import reaching
 from labkit.course.checkpoints import Checkpoint, Verdict, until
 from labkit.kernel import network, processes
 from labkit.kernel.network import NetworkNamespace, nat, netlink
@@ -25,7 +25,7 @@ AIMS = (
 )
 SERVER = "server"
 NEEDS = ("root", "namespaces", "ip", "nft", "iptables-save", "ping", "dockerd", "registry")
-CLAIMS = (("docker machine", SERVER),)
+CLAIMS = (("docker netns", SERVER),)
 
 ADDRESS = "10.154.0.2"
 PORT, SHOP, LOCAL = 80, 8088, 8090
@@ -94,7 +94,7 @@ def mended(_: Lab) -> Verdict:
     leads = _leads(SHOP)
     if not leads:
         return Verdict(passed=False, measured=f"no rule of NAT names port {SHOP}", cause="no container that runs publishes it")
-    if _answers(ADDRESS, SHOP):
+    if reaching.answers(SHOP, ADDRESS):
         return Verdict(passed=True, measured=f"port {SHOP} leads to a container, and is answered outside")
     rules = _rules()
     dropping = any("chain DOCKER-USER" in rule and rule.endswith("drop") for rule in rules)
@@ -110,9 +110,9 @@ def alone(_: Lab) -> Verdict:
     if leads != {"127.0.0.1"}:
         addresses = ", ".join(sorted(address or "every address" for address in leads))
         return Verdict(passed=False, measured=f"port {LOCAL} leads to a container", cause=f"it does on {addresses}")
-    if _answers(ADDRESS, LOCAL):
+    if reaching.answers(LOCAL, ADDRESS):
         return Verdict(passed=False, measured=f"port {LOCAL} leads to a container", cause="it is answered outside, too")
-    if not netlink.within(NetworkNamespace(SERVER).path, lambda: _answers("127.0.0.1", LOCAL)):
+    if not netlink.within(NetworkNamespace(SERVER).path, lambda: reaching.answers(LOCAL)):
         return Verdict(passed=False, measured=f"port {LOCAL} leads to a container on 127.0.0.1", cause="nobody answers there")
     return Verdict(passed=True, measured=f"port {LOCAL} is answered on 127.0.0.1 of the server, and nowhere else")
 
@@ -161,17 +161,6 @@ def _leads(port: int) -> set[str]:
 
 def _rules() -> tuple[str, ...]:
     return netlink.within(NetworkNamespace(SERVER).path, read_rules)
-
-
-def _answers(address: str, port: int) -> bool:
-    connection = HTTPConnection(address, port, timeout=2)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status > 0
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 QUIET = " > /dev/null 2>&1"

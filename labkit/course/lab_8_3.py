@@ -20,7 +20,7 @@ AIMS = (
 )
 MACHINE, OUTSIDE, BOX, THIEF = "machine", "outside", "box", "thief"
 NEEDS = ("root", "namespaces", "ip", "nft", "ping", "dockerd", "registry")
-CLAIMS = (("docker machine", "server"), *(("netns", name) for name in (MACHINE, OUTSIDE, BOX, THIEF)))
+CLAIMS = (("docker netns", "server"), *(("netns", name) for name in (MACHINE, OUTSIDE, BOX, THIEF)))
 
 HOST, AWAY, INSIDE, PORT = "10.155.0.2", "10.155.0.1", "172.17.0.2", 8080
 

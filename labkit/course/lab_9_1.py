@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labkit.course import volumes
 from labkit.course.checkpoints import Checkpoint, Verdict
 from labkit.kernel import mounts
 from labkit.kernel.mounts.origin import origin
@@ -36,9 +35,9 @@ def kept(lab: Lab) -> Verdict:
     if pid is None:
         return _absent("reader")
     mount, writer = mounts.at("/data", among=mounts.mountinfo(pid)), _names() & {"writer"}
-    wrong = [] if _same(_seen(pid, "/data"), lab.path(f"{VOLUMES}/diary/_data")) else ["its /data is not the volume diary"]
+    wrong = [] if volumes.is_seen(lab.path(f"{VOLUMES}/diary/_data"), pid, "/data") else ["its /data is not the volume diary"]
     wrong += [] if mount and "ro" in mount.options else ["it may write at /data"]
-    wrong += [] if _seen(pid, "/data/note") else ["there is no /data/note in it"]
+    wrong += [] if volumes.seen(pid, "/data/note") else ["there is no /data/note in it"]
     wrong += ["the container writer is still there"] if writer else []
     return Verdict(not wrong, "reader runs", "; ".join(wrong) or None)
 
@@ -49,7 +48,7 @@ def mended(lab: Lab) -> Verdict:
     if pid is None:
         return _absent("watcher")
     mount = mounts.at("/data", among=mounts.mountinfo(pid))
-    if mount is None or not _same(_seen(pid, "/data"), lab.path("mnt")):
+    if mount is None or not volumes.is_seen(lab.path("mnt"), pid, "/data"):
         return Verdict(passed=False, measured="watcher runs", cause="its /data is not $LAB/mnt")
     if _group(mount, ("shared", "master")) & _group(here, ("shared",)):
         return Verdict(passed=True, measured="watcher's /data gets what is mounted in $LAB/mnt")
@@ -63,8 +62,8 @@ def alone(lab: Lab) -> Verdict:
     if pid is None:
         return _absent("alone")
     there = {mount.mountpoint: mount for mount in mounts.mountinfo(pid)}
-    wrong = [] if _same(_seen(pid, "/out"), lab.path(f"{VOLUMES}/results/_data")) else ["its /out is not the volume results"]
-    wrong += [] if _same(_seen(pid, "/etc/app"), lab.path("settings")) else ["its /etc/app is not $LAB/settings"]
+    wrong = [] if volumes.is_seen(lab.path(f"{VOLUMES}/results/_data"), pid, "/out") else ["its /out is not the volume results"]
+    wrong += [] if volumes.is_seen(lab.path("settings"), pid, "/etc/app") else ["its /etc/app is not $LAB/settings"]
     scratch = there.get("/scratch")  # a volume may lie on a tmpfs, too, but has a path here
     wrong += [] if scratch and scratch.fstype == "tmpfs" and not origin(scratch) else ["its /scratch is not in memory"]
     wrong += [f"it may write at {one}" for one in ("/etc/app", "/") if one in there and "ro" not in there[one].options]
@@ -84,18 +83,6 @@ def _names() -> set[str]:
 def _absent(name: str) -> Verdict:
     cause = f"{name} is there, and has no process" if name in _names() else f"docker has no container {name}"
     return Verdict(passed=False, measured=f"{name} does not run", cause=cause)
-
-
-def _seen(pid: int, place: str) -> os.stat_result | None:
-    """Return the file that a process sees at a place."""
-    try:
-        return os.stat(f"/proc/{pid}/root{place}")
-    except OSError:
-        return None
-
-
-def _same(seen: os.stat_result | None, directory: Path) -> bool:
-    return seen is not None and directory.is_dir() and os.path.samestat(seen, directory.stat())
 
 
 def _group(mount: MountState | None, words: Iterable[str]) -> set[str]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.course import rkt_pods
+from labkit.course import rkt_pods, volumes
 from labkit.course.checkpoints import Checkpoint, Verdict, until
-from labkit.kernel.mounts.table import mountinfo
 
 if TYPE_CHECKING:
     from labkit.course.lab import Lab
     from labkit.course.rkt_pods import Running
-    from labkit.kernel.state import MountState
 
 TITLE = "Storage with rkt"
 AIMS = (
@@ -35,9 +31,9 @@ def kept(lab: Lab) -> Verdict:
         return rkt_pods.absent(lab, ["etcd"])
     (one, *_) = found
     pid = one.processes["etcd"].pid
-    wrong = [] if _mounted(pid, DATA) else [f"nothing is mounted at its {DATA}"]
+    wrong = [] if volumes.mounted(pid, DATA) else [f"nothing is mounted at its {DATA}"]
     wrong += [f"its {DATA} is an empty volume, which goes with the pod"] if _in_pod(one, pid, DATA) else []
-    wrong += [] if _seen(pid, f"{DATA}/member") else [f"it has written nothing into {DATA}"]
+    wrong += [] if volumes.seen(pid, f"{DATA}/member") else [f"it has written nothing into {DATA}"]
     return Verdict(not wrong, "a pod runs with etcd", "; ".join(wrong) or None)
 
 
@@ -48,7 +44,7 @@ def mended(lab: Lab) -> Verdict:
         return rkt_pods.absent(lab, ["writer"])
     (one, *_) = found
     writer = one.processes["writer"]
-    note = _seen(writer.pid, f"{NOTES}/{NOTE}")
+    note = volumes.seen(writer.pid, f"{NOTES}/{NOTE}")
     wrong = [] if writer.uid == GUEST else [f"writer runs as user {writer.uid}"]
     wrong += [] if _in_pod(one, writer.pid, NOTES) else [f"what is at {NOTES} is no empty volume of the pod"]
     wrong += [] if note and note.st_uid == GUEST else [f"the user {GUEST} has written no {NOTES}/{NOTE}"]
@@ -64,35 +60,17 @@ def alone(lab: Lab) -> Verdict:
     wrong = []
     for app, place, read_only in (("author", "/out", False), ("reader", "/in", True)):
         pid = found[0].processes[app].pid
-        mount = _mounted(pid, place)
-        if mount is None or not _same(_seen(pid, place), lab.path("board")):
+        mount = volumes.mounted(pid, place)
+        if mount is None or not volumes.is_seen(lab.path("board"), pid, place):
             wrong.append(f"{place} of {app} is not $LAB/board")
         elif ("ro" in mount.options) != read_only:
             wrong.append(f"the mount at {place} of {app} is {'read-only' if not read_only else 'not read-only'}")
     return Verdict(not wrong, "one pod runs with author and reader", "; ".join(wrong) or None)
 
 
-def _mounted(pid: int, place: str) -> MountState | None:
-    """Return what a process has mounted at a place, the last one where there are several."""
-    return next((one for one in reversed(mountinfo(pid)) if one.mountpoint == place), None)
-
-
-def _seen(pid: int, place: str) -> os.stat_result | None:
-    """Return the file that a process sees at a place."""
-    try:
-        return os.stat(f"/proc/{pid}/root{place}")
-    except OSError:
-        return None
-
-
-def _same(seen: os.stat_result | None, directory: Path) -> bool:
-    return seen is not None and directory.is_dir() and os.path.samestat(seen, directory.stat())
-
-
 def _in_pod(one: Running, pid: int, place: str) -> bool:
     """Tell whether what a process sees at a place is one of the empty volumes of its pod."""
-    seen = _seen(pid, place)
-    return any(_same(seen, volume) for volume in (one.pod.directory / "sharedVolumes").glob("*"))
+    return any(volumes.is_seen(volume, pid, place) for volume in (one.pod.directory / "sharedVolumes").glob("*"))
 
 
 QUIET = " > /dev/null 2>&1"

@@ -70,13 +70,14 @@ def leads(port: int, addresses: Collection[str], whom: str) -> Verdict:
     if not {rule.to_address for rule in rules} & set(inside):
         cause = f"it leads to another address than that of {whom}"
         return Verdict(passed=False, measured=f"port {port} is changed by a rule", cause=cause)
-    if not _answers(port):
+    if not answers(port):
         return Verdict(passed=False, measured=f"port {port} leads to {whom}", cause="nobody answers there")
     return Verdict(passed=True, measured=f"port {port} leads to {whom} by a rule of NAT, and is answered")
 
 
-def _answers(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=3)
+def answers(port: int, address: str = "127.0.0.1") -> bool:
+    """Return whether a server of HTTP answers at a port."""
+    connection = HTTPConnection(address, port, timeout=3)
     try:
         connection.request("GET", "/")
         return connection.getresponse().status > 0

@@ -2,7 +2,7 @@
 
 It has its state in the lab's directory, a bridge and a cgroup of its own, and a mount namespace in which an empty /run keeps its
 containerd, its shims and the state of runc apart from the machine's. Its mounts end with its processes. The machine's packet filter
-it leaves alone; where the lab claims it, it stands in a network namespace and has one there (docker_machine.py). See: dockerd(8), https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
+it leaves alone; where the lab claims it, it stands in a network namespace and has one there (docker_netns.py). See: dockerd(8), https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from labkit.kernel.cgroups import subtree
 from labkit.kernel.cgroups.delegation import hand_down, homes
 from labkit.kernel.processes import ending
 from labkit.kernel.processes.process import Process
-from labkit.runtimes import docker_machine, granting
+from labkit.runtimes import docker_netns, granting
 
 NAME = "dockerd"
 """Of the process in its lab, and of its directory below the lab's."""
@@ -88,14 +88,14 @@ def serve(directory: Path) -> Process:
         (own / "client/config.json").write_text("{}\n")  # podman reads it, too, and wants it to be there
         exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environment(directory).items()]
         (directory / "docker.env").write_text("".join(exports))
-        machine = docker_machine.claimed()
+        machine = docker_netns.claimed()
         if machine:
-            docker_machine.make(machine, own)
+            docker_netns.make(machine, own)
         ifname = "" if machine else _bridge()
         (own / "daemon.json").write_text(json.dumps(configuration(own, ifname), indent=2) + "\n")
         newest = max(link.index for link in network.links())
         with ledger.making(_KIND, directory=str(own), bridge=ifname, after=str(newest)):
-            process = start(own, NAME, enter={"net": docker_machine.inside(machine)} if machine else {})
+            process = start(own, NAME, enter={"net": docker_netns.inside(machine)} if machine else {})
     return process
 
 
@@ -113,7 +113,7 @@ def configuration(own: Path, ifname: str) -> dict[str, object]:
         "pidfile": "/run/docker.pid",
         "hosts": [f"unix://{own}/docker.sock"],
         "registry-mirrors": [f"http://{places().registry_address}"],
-        **(here if ifname else docker_machine.configuration()),
+        **(here if ifname else docker_netns.configuration()),
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "cgroup-parent": f"/{subtree()}/docker",
         "shutdown-timeout": 1,

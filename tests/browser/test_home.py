@@ -1,5 +1,6 @@
 """The home of the course: what JupyterLab shows when it is opened for the first time, and again."""
 
+import json
 import re
 import shutil
 import time
@@ -105,10 +106,12 @@ def test_what_was_left_is_there_again(page: Page, served: tuple[Path, str]) -> N
     opened(page, served[1])
     mark = typed(page, served[0] / "mark", "echo $$")
     lab = LABS[0]
-    with page.expect_request(lambda request: request.method == "PUT" and "/lab/api/workspaces/" in request.url):
-        page.locator(".jp-NotebookPanel:visible .jp-OutputArea-output table a").get_by_text(lab.title, exact=True).click()
+    page.locator(".jp-NotebookPanel:visible .jp-OutputArea-output table a").get_by_text(lab.title, exact=True).click()
     shown(page, lab.notebook())
-    page.wait_for_timeout(1000)
+    workspace, deadline = served[1].replace("/lab?", "/lab/api/workspaces/default?"), time.monotonic() + OPEN_SECONDS
+    while json.loads(page.request.get(workspace).text())["data"]["layout-restorer:data"]["main"]["current"] != f"notebook:{lab.file}":
+        assert time.monotonic() < deadline, "JupyterLab does not keep what is open"
+        page.wait_for_timeout(100)
     page.goto("about:blank")
     page.goto(served[1])
     shown(page, lab.notebook())

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from labkit import trace
 from labkit.errors import LabError
-from labkit.kernel.network import causes, netlink, probe, rules, stretches
+from labkit.kernel.network import causes, netlink, probe, rules, segments
 from labkit.kernel.network.capture import Capture, Frame
 from labkit.kernel.network.case import Case, without_copies
 from labkit.kernel.network.link_causes import Stop
@@ -148,12 +148,12 @@ def _case(topology: Topology, sent: Probe, origin: str, frames: tuple[Frame, ...
 def _judge(cases: Sequence[Case], capture: Capture) -> Stop | None:
     """Return what is wrong: addresses that two have, then what keeps an answer back, then what only large packets meet."""
     for case in cases:
-        if found := stretches.duplicates(case, capture):
+        if found := segments.duplicates(case, capture):
             return found
     for case in cases:
         if case.probe.outcome:
             return causes.of(case)
-    return next((found for case in cases if (found := stretches.too_large(case, capture))), None)
+    return next((found for case in cases if (found := segments.too_large(case, capture))), None)
 
 
 def _path(cases: Sequence[Case], stop: Stop | None, relay: PortMapping | None) -> PacketPath:

@@ -16,7 +16,7 @@ from labkit import ledger
 from labkit.course import examples, lab_8_1
 from labkit.errors import LabError
 from labkit.kernel import network, trees
-from labkit.runtimes import docker_daemon, docker_machine
+from labkit.runtimes import docker_daemon, docker_netns
 
 NAME = "own-machine"
 Docker = Callable[..., str]
@@ -27,7 +27,7 @@ def docker(own_state: Path) -> Iterator[Docker]:
     before = ledger.owner()
     ledger.own("dockerd")
     place = trees.make_tree(own_state / "machine")
-    docker_machine.claim(NAME)
+    docker_netns.claim(NAME)
     docker_daemon.serve(place)
 
     def run(*words: str) -> str:
@@ -87,8 +87,8 @@ def test_a_name_that_is_taken_is_refused(own_state: Path):
     shell(f"ip link add {NAME} type bridge")
     try:
         with pytest.raises(LabError, match=NAME):
-            docker_machine.claim(NAME)
-        assert docker_machine.claimed() is None
+            docker_netns.claim(NAME)
+        assert docker_netns.claimed() is None
     finally:
         shell(f"ip link delete {NAME}")
         ledger.undo("dockerd")

@@ -24,7 +24,7 @@ OUTSIDE = "10.154.0.1/24"
 ETHERNET = "eth0"
 """The end of the cable in the machine; the end here is called as the machine is."""
 
-_CLAIM = "docker machine claim"
+_CLAIM = "docker netns claim"
 
 
 def claim(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The stretches of a path between two that look at addresses of IP: whether one alone has each address, and whether large packets pass."""
+"""The segments of a path between two that look at addresses of IP: whether one alone has each address, and whether large packets pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LARGE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """From a link that leads to an address, to the link that has it."""
 
     start: End
@@ -67,8 +67,8 @@ def duplicates(case: Case, capture: Capture) -> Stop | None:
     return next((stop for stop in found if stop), None)
 
 
-def of(case: Case) -> list[Stretch]:
-    """Return the stretches of a path whose both ends are in sight."""
+def of(case: Case) -> list[Segment]:
+    """Return the segments of a path whose both ends are in sight."""
     looking = [number for number, frame in enumerate(case.request.frames) if not case.is_port(frame)]
     found = []
     for one, other in pairwise(looking):
@@ -78,12 +78,12 @@ def of(case: Case) -> list[Stretch]:
         if start.outgoing and not finish.outgoing and start.netns != finish.netns and here and there and packet.ip:
             address = case.topology.way(start.netns, packet.ip.destination).gateway or packet.ip.destination
             back = case.topology.way(finish.netns, packet.ip.source).gateway or packet.ip.source
-            found.append(Stretch(here, there, address, back))
+            found.append(Segment(here, there, address, back))
     return [one for one in found if case.topology.has(one.finish.netns, one.address)]
 
 
 def too_large(case: Case, capture: Capture) -> Stop | None:
-    """Send packets as large as each end of each stretch may send, and return where one is lost that must not be cut."""
+    """Send packets as large as each end of each segment may send, and return where one is lost that must not be cut."""
     for one in of(case):
         for start, finish, address in ((one.start, one.finish, one.address), (one.finish, one.start, one.back)):
             if case.topology.has(finish.netns, address) and (stop := _lost(case.topology, capture, start, address)):
