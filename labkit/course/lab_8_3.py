@@ -84,6 +84,7 @@ BUILT = (
     + """\
 ip -n outside addr replace 10.155.0.1/24 dev eth0
 ip -n machine addr replace 10.155.0.2/24 dev eth0
+ip -n machine link set br0 address 02:00:ac:11:00:01
 ip -n machine addr replace 172.17.0.1/16 dev br0
 ip -n box addr replace 172.17.0.2/16 dev eth0
 ip -n machine link set vethbox mtu 1500 master br0
@@ -92,6 +93,7 @@ for one in 'outside eth0' 'machine eth0' 'machine vethbox' 'machine br0' 'box et
 ip -n box route replace default via 172.17.0.1
 ip netns delete thief > /dev/null 2>&1 || true
 ip -n machine neigh flush dev br0
+ip -n box neigh flush dev eth0
 ip netns exec machine nft delete table ip lab > /dev/null 2>&1 || true
 ip netns exec machine sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=0
 """

@@ -210,7 +210,7 @@ def test_the_notebooks_are_listed_at_the_left(page: Page, served: tuple[Path, st
     page.locator('.lm-TabBar-tab[data-id="filebrowser"]').click(timeout=OPEN_SECONDS * 1000)
     listed = page.locator(".jp-DirListing-item .jp-DirListing-itemName")
     listed.first.wait_for(timeout=OPEN_SECONDS * 1000)
-    assert {path.name for path in served[0].iterdir()} <= set(listed.all_inner_texts())
+    assert {path.name for path in served[0].iterdir() if not path.name.startswith(".")} <= set(listed.all_inner_texts())
 
 
 def test_a_picture_in_an_output_is_seen(page: Page, served: tuple[Path, str]) -> None:

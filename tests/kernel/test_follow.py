@@ -189,6 +189,9 @@ ILL = {
         LAN, "ip -n c1 link set eth0 mtu 9000", "203.0.113.1:8080", "remote", "c1:80", "wrong MTU", "v1 in router"),
     "a neighbour has another MAC address since": (
         LAN, "ip -n c1 neigh add 172.18.0.12 lladdr 02:00:00:00:00:99 dev eth0", "172.18.0.12", "c1", "", "stale neighbour", "eth0 in c1"),
+    "the gateway is a bridge whose MAC address a new port has changed": (
+        LAN, """ip netns exec c1 ping -qc1 172.18.0.1; ip -n router link add low type veth peer name high
+        ip -n router link set low address 02:00:00:00:00:01 master br0""", "203.0.113.2", "c1", "", "stale neighbour", "eth0 in c1"),
     "nobody listens": (LAN, "true", "172.18.0.12:80", "c1", "", "nobody listens", "eth0 in c2"),
     "nobody listens at a published port": (LAN, "true", "203.0.113.1:8080", "remote", "", "nobody listens", "eth0 in c1"),
     "nobody has the address": (LAN, "ip -n c2 addr flush dev eth0", "172.18.0.12", "c1", "", "no neighbour", "eth0 in c1"),

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from labkit.kernel.network import link_causes
+from labkit.kernel.network.capture import Frame
 from labkit.kernel.network.case import Case
 from labkit.kernel.network.link_causes import Stop
 from labkit.kernel.network.path import Trail
 from labkit.kernel.network.rules import Passing
-from labkit.kernel.network.topology import Way
+from labkit.kernel.network.topology import End, Way
 
 UNKNOWN = "unknown"
 REFUSED, SILENT = errno.ECONNREFUSED, errno.ETIMEDOUT
@@ -46,23 +47,30 @@ def _along(case: Case, seen: Trail) -> Stop:
     last, number = seen.last, len(seen.frames) - 1
     if not last.outgoing and not case.is_port(last):
         return _forwarding(case, seen, number)
-    packet = seen.packets[-1]
-    destination = packet.ip.destination if packet.ip else ""
-    hop = _next_hop(case, last.netns, destination) if last.outgoing else destination
+    hop = _next_hop(case, seen)
     return link_causes.after(case.topology, last, hop) or _misaddressed(case, seen, hop) or _bridged(case, seen) or _left(case, seen)
 
 
-def _next_hop(case: Case, netns: str, destination: str) -> str:
-    return case.topology.way(netns, destination).gateway or destination
+def _next_hop(case: Case, seen: Trail) -> str:
+    """Return whom a frame was for: the router on the way of the namespace that sent it, or the destination itself."""
+    packet, sender = seen.packets[-1], _sender(case, seen.last)
+    destination = packet.ip.destination if packet.ip else ""
+    if sender is None and not seen.last.outgoing:
+        return destination
+    return case.topology.way(sender.netns if sender else seen.last.netns, destination).gateway or destination
+
+
+def _sender(case: Case, frame: Frame) -> End | None:
+    ethernet = frame.packet.ethernet
+    return next((end for end in case.topology.ends() if ethernet and end.link.mac == ethernet.source), None)
 
 
 def _misaddressed(case: Case, seen: Trail, hop: str) -> Stop | None:
     """Return that a frame was sent to another MAC address than that of its neighbour: to one which the sender has learnt before."""
-    ethernet = seen.last.packet.ethernet
+    ethernet, sender = seen.last.packet.ethernet, _sender(case, seen.last)
     owners = case.topology.owners(hop)
     if ethernet is None or not owners or ethernet.destination in [owner.link.mac for owner in owners]:
         return None
-    sender = next((end for end in case.topology.ends() if end.link.mac == ethernet.source), None)
     called = case.topology.called(sender) if sender else f"{seen.last.ifname} in {case.topology.title(seen.last.netns)}"
     owner = owners[0]
     at = f"{hop} is at {owner.link.mac}, {case.topology.called(owner)}"
