@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import psutil
+
 from benchmarks.measure import Contestant, Result, Row, alternate, said
 
 GROUPS, PROCESSES = 200, 500
@@ -65,7 +67,44 @@ def _costs(limits: Path) -> list[Result]:
         }
         result = alternate(row, contestants)
         collector.close()
-        return [result]
+        return [result, _second()]
+
+
+def _second() -> Result:
+    """Take the CPU time that the collector's process uses in a second in which somebody looks, by its own pace."""
+    from labkit.kernel.live import Feed
+    from labkit.kernel.live.feed import path
+
+    work = f"CPU time of the collector of the live views in a second, {PROCESSES} processes, {GROUPS} cgroups"
+    row = Row(work, None, "", 10, limit_seconds=0.05 * _SECONDS, reason="the events of whatever else runs on the machine")
+    with Feed() as feed:
+        next(feed.frames())
+        collector = next(one for one in psutil.process_iter(["cmdline"]) if str(path()) in (one.info["cmdline"] or []))
+        contestants: dict[str, Contestant] = {
+            "labkit": lambda: _collected(feed, collector),
+            "systemd-cgtop, ten times a second": lambda: _shown(["systemd-cgtop", "--delay=0.1", "--depth=4"]),
+            "watch -n0.1 lsns": lambda: _shown(["watch", "-n0.1", "lsns"]),
+        }
+        return alternate(row, contestants)
+
+
+def _collected(feed: Any, collector: psutil.Process) -> float:
+    before, end = sum(collector.cpu_times()[:4]), time.monotonic() + _SECONDS
+    while (left := end - time.monotonic()) > 0:
+        if select.select([feed], [], [], left)[0]:
+            feed.ready()
+    return float(sum(collector.cpu_times()[:4]) - before)
+
+
+def _shown(argv: list[str]) -> float:
+    """Return the CPU time that a command and its children use in a second in a terminal."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with _terminal(argv) as (master, _):
+        end = time.monotonic() + _SECONDS
+        while time.monotonic() < end:
+            _read(master, 0.05)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 @contextmanager

@@ -103,7 +103,10 @@ def sections(frame: Frame, scope: Scope = EVERYTHING, only: Iterable[str] = TITL
 
 def whole(parts: Mapping[str, View], note: str = "") -> View:
     """Put the views of a frame one under the other, each with its title."""
-    titled = [View(f"{TITLES[name]}\n{view.text}", markup.heading(TITLES[name]) + view.html) for name, view in parts.items()]
+    titled = [
+        View(f"{TITLES[name]}\n{view.text}", markup.element("div", markup.heading(TITLES[name]) + view.html, "margin:0 0 14px 0;"))
+        for name, view in parts.items()
+    ]
     last = [View(joined(wrap(note)), markup.note(note))] if note else []
     return stack(*titled, *last)
 

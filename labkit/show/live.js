@@ -4,6 +4,7 @@
 
 const MINUTE = 60_000; // what can be stepped back through
 const SILENT = 5_000; // the kernel tells at least once a second that all is as it was
+const CALM = 1_000; // between two pictures, for who prefers reduced motion
 const BEAT = 4_000; // how often the kernel is told that somebody looks
 
 const registry = (window.labkitLive ??= new Map());
@@ -116,6 +117,8 @@ class Live {
     const now = Date.now();
     if (this.looking && now - (this.beat ?? 0) > BEAT) { this.beat = now; this.say("alive"); }
     if (this.looking && !this.ended && this.frames.length && now - this.heard > SILENT) this.silent = true;
+    const held = !this.paused && this.shown < this.frames.length - 1; // by calm, and none came after it
+    if (held && now - this.painted >= CALM) this.show(this.frames.length - 1);
     this.tellState();
     if (this.root.contains(document.activeElement)) this.focused = document.activeElement;
     else if (this.root.isConnected) this.focused = null;
@@ -143,8 +146,7 @@ class Live {
     for (const sentence of content.news ?? []) this.news.textContent = sentence;
     this.mount();
     if (this.paused) { this.slider.value = String(this.shown); return; }
-    const pause = this.calm.matches ? 1000 : 0;
-    if (Date.now() - this.painted >= pause) this.show(this.frames.length - 1);
+    if (!this.calm.matches || Date.now() - this.painted >= CALM) this.show(this.frames.length - 1);
   }
 
   show(number) {

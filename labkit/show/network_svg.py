@@ -157,7 +157,7 @@ def _title(name: str) -> str:
 def _draw_plug(canvas: Canvas, plug: Plug, at: Point) -> None:
     x, middle = at
     right = (x - (x - _MARGIN) % (_BOX + _LANE)) + _BOX - 14
-    word = f"bridge, {plug.state}" if plug.link.kind == "bridge" else plug.state
+    word = f"bridge, {plug.state}" if plug.link.kind == "bridge" and plug.state in ("up", "down") else plug.state
     canvas.lamp((x, middle), plug.state)
     canvas.label((x + 14, middle + 4), plug.link.ifname, 150, bold=plug.link.kind == "bridge")
     canvas.label((x + 26 + span(plug.link.ifname), middle + 4), _beside(plug), 200, quiet=True)

@@ -6,9 +6,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle, pairwise
 from pathlib import Path
 
+import nbconvert
+import nbformat
 import pytest
 from browser.test_notebooks_in_jupyterlab import (
     ROOT,
@@ -24,6 +28,8 @@ from browser.test_notebooks_in_jupyterlab import (
 )
 from playwright.sync_api import Locator, Page, expect
 
+from website import audit
+
 __all__ = ["browser", "page", "served"]
 
 PATIENCE = 20_000
@@ -32,6 +38,7 @@ SOURCES = [
     'group = lab.cgroup("mycgroup")\nshell = lab.spawn("exec sleep 1000", name="clock")\ngroup.attach(shell)',
     "lab.live()",
 ]
+FROZEN = re.compile(r"mycgroup +■ frozen")
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
@@ -51,26 +58,57 @@ def live(request: pytest.FixtureRequest, page: Page, served: tuple[Path, str]) -
     path = copy / f"live-{request.param}.ipynb"
     path.write_text(notebook(SOURCES))
     choose_theme(page, THEMES[request.param])
-    open_notebook(page, url, path.name)
+    with looked_at(page, url, path.name) as view:
+        yield page, view, path, request.param
+
+
+@contextmanager
+def looked_at(page: Page, url: str, name: str) -> Iterator[Locator]:
+    """Open a notebook with a live view, run it, and wait for the first frame; its kernel and its lab are gone afterwards."""
+    open_notebook(page, url, name)
     menu(page, "Run", "Run All Cells")
     view = page.locator(".lk-live")
     view.wait_for(timeout=60_000)
     wait_until_idle(page, 30)
     assert errors(page) == []
     expect(view.locator(".lk-state")).to_have_text(re.compile(r"^live, \d+ a second"), timeout=PATIENCE)
-    yield page, view, path, request.param
-    page.keyboard.press("Escape")
-    if kernels():
-        menu(page, "Kernel", "Shut Down Kernel")
-    deadline = time.monotonic() + 20
-    while kernels():
+    yield view
+    end_kernels(page, url)
+    subprocess.run([ROOT / ".venv/bin/labkit", "clean", "2.1"], check=True)  # a kernel that was killed has left its lab
+
+
+def end_kernels(page: Page, url: str) -> None:
+    """Have JupyterLab end the kernel of each notebook that is open."""
+    page.goto("about:blank")
+    server, token = url.partition("/lab?token=")[::2]
+    named = {"Authorization": f"token {token}"}
+
+    def ended() -> bool:
+        for session in page.request.get(f"{server}/api/sessions", headers=named).json():
+            page.request.delete(f"{server}/api/sessions/{session['id']}", headers=named)
+        return not kernels()
+
+    until(page, ended)
+
+
+def until(page: Page, reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not reached():
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)
-    subprocess.run([ROOT / ".venv/bin/labkit", "clean", "2.1"], check=True)  # a kernel that was killed has left its lab
 
 
 def kernels() -> list[int]:
     """Return the kernels that run."""
+    return programs(b"ipykernel_launcher")
+
+
+def collectors() -> list[int]:
+    """Return the collectors that run for this state directory's live views."""
+    return programs(b"labkit.kernel.live")
+
+
+def programs(word: bytes) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -78,7 +116,7 @@ def kernels() -> list[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"ipykernel_launcher" in command:
+            if word in command:
                 found.append(int(entry.name))
     return found
 
@@ -94,6 +132,15 @@ def freeze(directory: Path, *, frozen: bool) -> str:
     if (directory / "freezer.state").exists():
         return f"echo {'FROZEN' if frozen else 'THAWED'} > {directory}/freezer.state"
     return f"echo {int(frozen)} > {directory}/cgroup.freeze"
+
+
+def expect_state(page: Page, directory: Path, *, frozen: bool) -> None:
+    """Wait until the kernel says that the group has come to rest, or runs again."""
+    one = directory / "freezer.state"
+    if one.exists():
+        until(page, lambda: one.read_text().strip() == ("FROZEN" if frozen else "THAWED"))
+    else:
+        until(page, lambda: f"frozen {int(frozen)}" in (directory / "cgroup.events").read_text())
 
 
 def type_in_a_terminal(page: Page, line: str) -> None:
@@ -150,8 +197,9 @@ def test_a_live_view_shows_what_a_terminal_does_and_the_end_of_the_kernel(live: 
     expect(view.locator(".lk-behind pre")).to_contain_text("cgroups(7)", timeout=PATIENCE)
     page.keyboard.press("Escape")
 
-    page.wait_for_timeout(2500)  # the picture that is saved is refreshed every two seconds
-    menu(page, "File", "Save Notebook")
+    assert [str(one) for one in audit.look(page, ".lk-live") if one.ours and one.serious] == []
+    saved(page, path)
+    assert len(collectors()) == 1
     kernel = kernels()
     assert len(kernel) == 1
     os.kill(kernel[0], signal.SIGKILL)
@@ -159,9 +207,83 @@ def test_a_live_view_shows_what_a_terminal_does_and_the_end_of_the_kernel(live: 
     expect(row(view)).to_contain_text("■ frozen")
     dismiss(page)
     photograph(page, view, f"{theme}-ended")
+    until(page, lambda: not collectors())
     stored = json.loads(path.read_text())["cells"][2]["outputs"]
     assert [set(output["data"]) for output in stored] == [{"text/plain", "text/html"}], "".join(stored[-1]["data"]["text/plain"])
-    assert re.search(r"mycgroup +■ frozen", "".join(stored[0]["data"]["text/plain"]))
+    assert FROZEN.search("".join(stored[0]["data"]["text/plain"]))
+    without_a_kernel(page, path, theme)
+
+
+def saved(page: Page, path: Path) -> None:
+    """Save the notebook until the picture in it is the last one: that is refreshed every two seconds."""
+
+    def kept() -> bool:
+        menu(page, "File", "Save Notebook")
+        outputs = json.loads(path.read_text())["cells"][2]["outputs"]
+        return any(FROZEN.search("".join(output["data"].get("text/plain", ""))) for output in outputs)
+
+    until(page, kept)
+
+
+def without_a_kernel(page: Page, path: Path, theme: str) -> None:
+    """See the last picture and its text where no program of the page runs: as nbviewer and a PDF show it, and without trust."""
+    (stored := nbformat.read(path, as_version=4)).cells[0].source += "  # changed by somebody else"
+    page_of_nbviewer, _ = nbconvert.HTMLExporter().from_notebook_node(stored)
+    still = page.context.browser.new_context(java_script_enabled=False).new_page()
+    still.set_content(page_of_nbviewer)
+    still.emulate_media(media="print")
+    row = still.locator(".labkit-live tr", has_text="mycgroup")
+    expect(row.first).to_contain_text("■ frozen")
+    expect(row.first).to_be_visible()
+    assert still.pdf().startswith(b"%PDF")
+    if SCREENSHOTS:
+        still.locator(".labkit-live").screenshot(path=f"{SCREENSHOTS}/live-{theme}-nbviewer.png")
+    still.context.close()
+    tex, _ = nbconvert.LatexExporter().from_notebook_node(stored)
+    assert FROZEN.search(tex)
+
+    stranger = path.with_name(f"stranger-{path.name}")
+    nbformat.write(stored, stranger)
+    page.goto(page.url.replace(path.name, stranger.name).replace(f"live-{theme}-ipynb", f"stranger-{theme}") + "?reset")
+    row = page.locator(".jp-NotebookPanel:visible .labkit-live tr", has_text="mycgroup")
+    expect(row.first).to_contain_text("■ frozen", timeout=PATIENCE)
+    assert page.locator(".lk-live").count() == 0
+    photograph(page, page.locator(".jp-NotebookPanel:visible .labkit-live"), f"{theme}-untrusted")
+
+
+def test_who_prefers_reduced_motion_gets_a_picture_a_second_and_the_last_one_too(page: Page, served: tuple[Path, str]) -> None:
+    copy, url = served
+    (copy / "calm.ipynb").write_text(notebook(SOURCES))
+    page.emulate_media(reduced_motion="reduce")
+    with looked_at(page, url, "calm.ipynb") as view:
+        view.evaluate("""view => {
+            window.drawn = [];
+            const note = () => { if (Date.now() - (window.drawn.at(-1) ?? 0) > 50) window.drawn.push(Date.now()); };
+            const part = view.querySelector('[data-part="cgroups"]');
+            new MutationObserver(note).observe(part, {childList: true, subtree: true, characterData: true});
+        }""")
+        for frozen in cycle((True, False)):
+            subprocess.run(freeze(group(), frozen=frozen), shell=True, check=True)
+            expect_state(page, group(), frozen=frozen)
+            if frozen and page.evaluate("window.drawn.length") >= 3:
+                break
+        expect(row(view)).to_contain_text("■ frozen", timeout=PATIENCE)
+        drawn = page.evaluate("window.drawn")
+        assert all(later - earlier >= 900 for earlier, later in pairwise(drawn)), drawn
+
+
+def test_nothing_is_collected_for_who_looks_elsewhere(page: Page, served: tuple[Path, str]) -> None:
+    copy, url = served
+    (copy / "away.ipynb").write_text(notebook([*SOURCES, "# a last cell"]))
+    with looked_at(page, url, "away.ipynb") as view:
+        assert len(collectors()) == 1
+        page.locator(".jp-NotebookPanel:visible .jp-WindowedPanel-outer").evaluate("panel => panel.style.display = 'none'")
+        until(page, lambda: not collectors())
+        page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer").evaluate("panel => panel.style.display = ''")
+        until(page, lambda: len(collectors()) == 1)
+        expect(view.locator(".lk-state")).to_have_text(re.compile("^live"), timeout=PATIENCE)
+        page.goto("about:blank")
+        until(page, lambda: not collectors())
 
 
 def dismiss(page: Page) -> None:

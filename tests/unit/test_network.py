@@ -201,6 +201,22 @@ table inet empty {
     )
 
 
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ('ip saddr 10.0.0.0/8 oifname != "br0" counter masquerade', 'oifname != "br0" ip saddr 10.0.0.0/8 counter masquerade'),
+        ('iifname "eth0" ip protocol tcp ct original proto-dst 80 drop', 'iifname "eth0" meta l4proto tcp ct original proto-dst 80 drop'),
+        ('ip daddr { 10.0.0.1, 10.0.0.2 } ip saddr 10.0.0.3 drop', "ip saddr 10.0.0.3 ip daddr { 10.0.0.1, 10.0.0.2 } drop"),
+        ('counter ip daddr 10.0.0.1 iifname "a" accept', 'counter ip daddr 10.0.0.1 iifname "a" accept'),
+        ("masquerade", "masquerade"),
+        ('iifname "a"', 'iifname "a"'),
+    ],
+)
+def test_a_rule_has_one_wording_whoever_lists_it(listed, expected):
+    ruleset = f"table ip nat {{\n\tchain post {{\n\t\t{listed}\n\t}}\n}}\n"
+    assert parse_rules(ruleset)[-1] == f"table ip nat chain post {expected}"
+
+
 def test_files_without_a_namespace_are_no_names(tmp_path):
     (tmp_path / "left-behind").touch()
     assert names(tmp_path) == ()

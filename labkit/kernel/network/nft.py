@@ -10,6 +10,8 @@ from labkit.kernel.network import netlink
 
 _NFT_MSG_GETTABLE = 10 << 8 | 1
 _NFTA_TABLE_NAME = 1
+_MATCH = re.compile(r'(iifname|oifname|ip saddr|ip daddr|meta l4proto|ip protocol) (?:!= )?(?:\{[^}]*\}|"[^"]*"|\S+)(?: |$)')
+_ORDER = ("iifname", "oifname", "ip saddr", "ip daddr", "meta l4proto")
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 
@@ -38,6 +40,9 @@ def parse_rules(ruleset: str) -> tuple[str, ...]:
 
     Args:
         ruleset: nft's text; lines that begin with # are left out.
+
+    Returns:
+        The conditions that a rule begins with in one order: links, addresses, protocol. That changes nothing in what it says.
     """
     found: list[str] = []
     inside: list[str] = []
@@ -55,9 +60,19 @@ def parse_rules(ruleset: str) -> tuple[str, ...]:
             inside.append(statement[:-1].strip())
             found.append(" ".join(inside))
         else:
-            found.append(" ".join([*inside, statement]))
+            found.append(" ".join([*inside, _ordered(statement)]))
         statement = ""
     return tuple(found)
+
+
+def _ordered(rule: str) -> str:
+    """Return a rule with the conditions that it begins with in one order and in one wording: each version of iptables has its own."""
+    conditions, at = [], 0
+    while match := _MATCH.match(rule, at):
+        conditions.append(match[0].strip().replace("ip protocol ", "meta l4proto "))
+        at = match.end()
+    conditions.sort(key=lambda words: next(place for place, name in enumerate(_ORDER) if words.startswith(name)))
+    return " ".join([*conditions, rule[at:]]).strip()
 
 
 def _open(statement: str) -> bool:
