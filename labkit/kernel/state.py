@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+
+_BY_ITSELF = re.compile(r"::1/128$|fe[89ab]|ff0")
 
 
 def _empty() -> Mapping[str, str]:
@@ -121,6 +124,11 @@ class MountState:
         return ",".join(words) or "private"
 
 
+def automatic(address: str) -> bool:
+    """Whether the kernel gives an address of IPv6, or a route to it, by itself. See: ipv6(7)."""
+    return bool(_BY_ITSELF.match(address.lower()))
+
+
 @dataclass(frozen=True)
 class LinkState:
     """One network interface. See: ip-link(8).
@@ -150,6 +158,11 @@ class LinkState:
     peer: tuple[str, str] | None = None
     addresses: tuple[str, ...] = ()
     rate: int = 0
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The addresses that somebody gave: those of IPv6 that the kernel gives by itself, link-local ones and ::1, are left out."""
+        return tuple(address for address in self.addresses if not automatic(address))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from labkit.kernel.state import LinkState, NetworkState, RouteState
+from labkit.kernel.state import LinkState, NetworkState, RouteState, automatic
 from labkit.show import markup, network_svg
 from labkit.show.text import WIDTH, clean, columns, count, cut, indent, joined, natural, wrap
 from labkit.show.view import View
@@ -107,7 +107,7 @@ def _remarks(others: Sequence[Site]) -> list[str]:
 def _site(network: NetworkState) -> Site:
     plugs = [_plug(link, network.links) for link in _ordered(network.links)]
     shown = plugs if len(plugs) <= MOST_LINKS + 1 else plugs[:MOST_LINKS]
-    routes = tuple(_route(route) for route in network.routes if not _automatic(route.destination) and "multicast" not in route.destination)
+    routes = tuple(_route(route) for route in network.routes if not automatic(route.destination) and "multicast" not in route.destination)
     return Site(network.name, tuple(shown), len(plugs) - len(shown), routes, len(network.rules))
 
 
@@ -126,11 +126,7 @@ def _plug(link: LinkState, links: Sequence[LinkState]) -> Plug:
     state = "down" if not link.up else "no carrier" if link.operstate in _NO_CARRIER else "up"
     ports = tuple(sorted((other.ifname for other in links if other.master == link.ifname), key=natural)) if link.kind == "bridge" else ()
     port = any(other.ifname == link.master and other.kind == "bridge" for other in links)
-    return Plug(link, state, port, tuple(address for address in link.addresses if not _automatic(address)), ports)
-
-
-def _automatic(address: str) -> bool:
-    return address == "::1/128" or address.lower().startswith(("fe8", "fe9", "fea", "feb", "ff0"))
+    return Plug(link, state, port, link.given, ports)
 
 
 def _route(route: RouteState) -> str:

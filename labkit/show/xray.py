@@ -145,7 +145,7 @@ def _network(xray: Xray) -> _Section:
     section = _Section("network", [network.name] if not network.name.startswith("net:[") else [])
     section.header = ("link", "kind", "state", "MAC", "addresses")
     for link in network.links:
-        first, *more = link.addresses or ("",)
+        first, *more = link.given or ("",)
         section.rows.append((link.ifname, link.kind or "hardware", "up" if link.up else "down", link.mac, first))
         section.rows += [("", "", "", "", address) for address in more]
     section.after = [words.way_in_words(way) for way in network.ways]

@@ -142,7 +142,7 @@ def _stations(network: Network) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     for link in network.links:
         if link.kind != "loopback":
-            address = next((each for each in link.addresses if not each.startswith("fe80:")), "")
+            address = next(iter(link.given), "")
             found.append((f"{link.kind or 'link'}, inside", link.ifname, address))
             found += [station for way in network.ways if way.ifname == link.ifname for station in _outside(way)]
     return found[:6] or [("inside", "lo", "nothing leads out")]

@@ -148,7 +148,7 @@ def network_in_brief(network: Network) -> str:
         return "the host's"
     parts = []
     for link in network.links:
-        addresses = [address.partition("/")[0] for address in link.addresses if not address.startswith("fe80:")]
+        addresses = [address.partition("/")[0] for address in link.given]
         way = next((each for each in network.ways if each.ifname == link.ifname), None)
         if link.kind != "loopback":
             end = f" → {way.bridge or way.peer}" if way and way.peer else ""

@@ -80,7 +80,7 @@ def _way(link: LinkState, machine: Machine) -> Way:
         peer=link.peer[1],
         netns=machine.netns_name(other.inode),
         bridge=peer.master if peer else "",
-        bridge_addresses=tuple(address for address in (bridge.addresses if bridge else ()) if not address.startswith("fe80:")),
+        bridge_addresses=bridge.given if bridge else (),
         outside=default.ifname if default else "",
         gateway=default.gateway if default else "",
     )
@@ -95,8 +95,8 @@ def _masqueraded(way: Way, link: LinkState, outer: dict[int, NetworkState], mach
     other = _other(link, machine)
     if other is None or other.inode not in outer:
         return way
-    addresses = [address for address in link.addresses if not address.startswith("fe80:")]
-    rules = [rule.rule for rule in machine.nat(other.inode).masquerade if any(rule.covers(address, way.outside) for address in addresses)]
+    masquerade = machine.nat(other.inode).masquerade
+    rules = [rule.rule for rule in masquerade if any(rule.covers(address, way.outside) for address in link.given)]
     return replace(way, masquerade=tuple(dict.fromkeys(rules)), forwards=_forwards(other, machine))
 
 
