@@ -173,7 +173,7 @@ def _terminal(argv: list[str]) -> Iterator[tuple[int, int]]:
     try:
         yield master, pid
     finally:
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
         with suppress(OSError):
             while os.read(master, 1 << 16):
                 pass
