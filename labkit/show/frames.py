@@ -32,6 +32,9 @@ PAGES: Mapping[str, str] = MappingProxyType(
 )
 """The manual page behind each."""
 
+_NAME = 30
+"""Columns of a cgroup's name at most: what is measured has to fit beside it."""
+
 MOST_ROWS = 40
 """Rows of one view before the rest is only counted."""
 
@@ -123,7 +126,7 @@ def _cgroups(frame: Frame, scope: Scope) -> View:
         who = _who(row.pids, frame.processes, scope)
         if scope.settled:
             limits = _limits(row)
-            lines.append([cut(name, 30), _STATES[row.state], ", ".join([*who[:3], *limits])])
+            lines.append([cut(name, _NAME), _STATES[row.state], ", ".join([*who[:3], *limits])])
             cells.append([_tree(row, depth, scope), _chip(row.state), markup.code(", ".join([*who[:3], *limits]))])
             continue
         values = [_cpu(row), _memory(row), _tasks(row), _rate(row.io), _pressure(row)]
@@ -150,7 +153,7 @@ def _limits(row: Meter) -> list[str]:
 
 
 def _tree(row: Meter, depth: int, scope: Scope) -> str:
-    name = scope.ref(scope.label(row.path).rpartition("/")[2] or "/", f"cgroup:{row.path}")
+    name = scope.ref(cut(scope.label(row.path).rpartition("/")[2] or "/", _NAME), f"cgroup:{row.path}")
     return markup.element("span", name, f"padding-left:{min(depth, 8) * 14}px;white-space:nowrap;")
 
 

@@ -11,12 +11,12 @@ import click
 import pytest
 from browser.test_notebooks_in_jupyterlab import (
     OPEN_SECONDS,
-    SCREENSHOTS,
     browser,
     choose,
     errors,
     open_notebook,
     page,
+    photograph,
     run_all,
     served,
     too_wide,
@@ -65,13 +65,6 @@ def typed(page: Page, told: Path, command: str) -> str:
         assert time.monotonic() < deadline
         page.wait_for_timeout(100)
     return told.read_text().removesuffix("end\n")
-
-
-def photograph(page: Page, name: str) -> None:
-    if SCREENSHOTS:
-        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-        page.wait_for_timeout(1000)  # for the browser to paint
-        page.screenshot(path=f"{SCREENSHOTS}/{name}.png")
 
 
 def test_the_printed_url_opens_the_home_page_with_terminals_at_its_right(page: Page, served: tuple[Path, str]) -> None:

@@ -23,6 +23,7 @@ from browser.test_notebooks_in_jupyterlab import (
     menu,
     open_notebook,
     page,
+    photograph,
     served,
     wait_until_idle,
 )
@@ -154,12 +155,11 @@ def type_in_a_terminal(page: Page, line: str) -> None:
     page.evaluate("line => window.terminal.send(JSON.stringify(['stdin', line + '\\r']))", line)
 
 
-def photograph(page: Page, view: Locator, name: str) -> None:
-    if SCREENSHOTS:
-        Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
-        view.scroll_into_view_if_needed()
-        page.screenshot(path=f"{SCREENSHOTS}/live-{name}.png")
-        view.screenshot(path=f"{SCREENSHOTS}/live-{name}-whole.png")
+def taken(page: Page, view: Locator, name: str) -> None:
+    """Keep a picture of the page with the view in it, and of the whole view."""
+    view.scroll_into_view_if_needed()
+    photograph(page, f"live-{name}")
+    view.screenshot(path=SCREENSHOTS / f"live-{name}-whole.png")
 
 
 def row(view: Locator) -> Locator:
@@ -172,7 +172,7 @@ def test_a_live_view_shows_what_a_terminal_does_and_the_end_of_the_kernel(live: 
     type_in_a_terminal(page, freeze(group(), frozen=True))
     expect(row(view)).to_contain_text("■ frozen", timeout=PATIENCE)
     expect(view.locator(".lk-news")).to_have_text(re.compile("mycgroup: running → fr"), timeout=PATIENCE)
-    photograph(page, view, theme)
+    taken(page, view, theme)
 
     view.focus()
     page.keyboard.press("p")
@@ -183,14 +183,14 @@ def test_a_live_view_shows_what_a_terminal_does_and_the_end_of_the_kernel(live: 
         page.keyboard.press("ArrowLeft")
     expect(row(view)).to_contain_text("▶ running")
     expect(view.locator(".lk-state")).to_have_text(re.compile("s back$"))
-    photograph(page, view, f"{theme}-back")
+    taken(page, view, f"{theme}-back")
     page.keyboard.press("p")
     expect(row(view)).to_contain_text("■ frozen")
 
     row(view).locator("button.lk-ref").focus()
     page.keyboard.press("Enter")
     expect(view.locator(".lk-behind pre")).to_contain_text("FROZEN" if "freezer" in str(group()) else "cgroup.freeze: 1", timeout=PATIENCE)
-    photograph(page, view, f"{theme}-behind")
+    taken(page, view, f"{theme}-behind")
     page.keyboard.press("Escape")
     expect(view.locator(".lk-behind")).to_be_hidden()
     view.get_by_role("button", name="manual page cgroups(7)").click()
@@ -206,7 +206,7 @@ def test_a_live_view_shows_what_a_terminal_does_and_the_end_of_the_kernel(live: 
     expect(view.locator(".lk-state")).to_have_text(re.compile("^The kernel has ended.*the last picture, of "), timeout=PATIENCE)
     expect(row(view)).to_contain_text("■ frozen")
     dismiss(page)
-    photograph(page, view, f"{theme}-ended")
+    taken(page, view, f"{theme}-ended")
     until(page, lambda: not collectors())
     stored = json.loads(path.read_text())["cells"][2]["outputs"]
     assert [set(output["data"]) for output in stored] == [{"text/plain", "text/html"}], "".join(stored[-1]["data"]["text/plain"])
@@ -236,8 +236,7 @@ def without_a_kernel(page: Page, path: Path, theme: str) -> None:
     expect(row.first).to_contain_text("■ frozen")
     expect(row.first).to_be_visible()
     assert still.pdf().startswith(b"%PDF")
-    if SCREENSHOTS:
-        still.locator(".labkit-live").screenshot(path=f"{SCREENSHOTS}/live-{theme}-nbviewer.png")
+    still.locator(".labkit-live").screenshot(path=SCREENSHOTS / f"live-{theme}-nbviewer.png")
     still.context.close()
     tex, _ = nbconvert.LatexExporter().from_notebook_node(stored)
     assert FROZEN.search(tex)
@@ -248,7 +247,7 @@ def without_a_kernel(page: Page, path: Path, theme: str) -> None:
     row = page.locator(".jp-NotebookPanel:visible .labkit-live tr", has_text="mycgroup")
     expect(row.first).to_contain_text("■ frozen", timeout=PATIENCE)
     assert page.locator(".lk-live").count() == 0
-    photograph(page, page.locator(".jp-NotebookPanel:visible .labkit-live"), f"{theme}-untrusted")
+    taken(page, page.locator(".jp-NotebookPanel:visible .labkit-live"), f"{theme}-untrusted")
 
 
 def test_who_prefers_reduced_motion_gets_a_picture_a_second_and_the_last_one_too(page: Page, served: tuple[Path, str]) -> None:

@@ -17,8 +17,11 @@ from labkit.course import course_map
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [path for lab in course_map.written() if (path := lab.notebook())]
-SCREENSHOTS = os.environ.get("LABKIT_SCREENSHOTS", "")
-"""Where pictures of what was seen are put; nowhere when empty."""
+SCREENSHOTS = Path(os.environ.get("LABKIT_SCREENSHOTS") or ROOT / "build/screenshots")
+"""Where pictures of what was seen are put."""
+
+EACH_NOTEBOOK = "LABKIT_SCREENSHOTS" in os.environ
+"""Whether each notebook is photographed as well, from top to bottom: that takes minutes."""
 
 NARROW = {"width": 1000, "height": 700}
 OPEN_SECONDS = 60
@@ -141,18 +144,23 @@ def pictures(page: Page) -> list[tuple[str, int]]:
 
 def take_screenshots(page: Page, name: str) -> None:
     """Photograph the notebook part by part, as one scrolls."""
-    if not SCREENSHOTS:
+    if not EACH_NOTEBOOK:
         return
-    Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
     scroller = page.locator(SCROLLER)
     scroller.evaluate("panel => panel.scrollTo(0, 0)")
     part, last = 0, -1
     while (top := scroller.evaluate("panel => panel.scrollTop")) != last:
         last = top
-        page.wait_for_timeout(300)  # for the browser to paint
-        page.screenshot(path=f"{SCREENSHOTS}/{name}-{part:02}.png")
+        photograph(page, f"{name}-{part:02}")
         part += 1
         scroller.evaluate("panel => panel.scrollBy(0, panel.clientHeight - 80)")
+
+
+def photograph(page: Page, name: str) -> None:
+    """Keep a picture of what is seen, once the browser has painted it."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 def choose(page: Page, settings: dict[str, dict[str, object]]) -> None:
