@@ -136,6 +136,8 @@ def _run(feed: Feed, scope: Scope, playback: Playback) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    for name in ("COLUMNS", "LINES"):  # what the terminal had when its shell was started; rich would believe it for ever
+        os.environ.pop(name, None)
     console = Console()
     playback.take(next(feed.frames()), scope)
     with _keys() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:

@@ -77,6 +77,7 @@ class Live {
       "data-lm-suppress-shortcuts": "true" }, bar, this.news, ...parts, this.behind, hint);
     this.root.addEventListener("keydown", (event) => this.key(event));
     this.root.addEventListener("click", (event) => this.click(event));
+    this.root.addEventListener("focusin", (event) => { this.focused = event.target; }); // at once: the output may be drawn anew in this second
   }
 
   button(text, keys, act) {

@@ -1,5 +1,6 @@
 """`labkit top` in a real terminal: it follows the kernel, pauses, steps back through the last minute, and ends."""
 
+import os
 import re
 import subprocess
 import sys
@@ -45,6 +46,23 @@ def test_q_ends_it_and_gives_the_terminal_back(screen: pexpect.spawn):
     screen.expect(pexpect.EOF)
     screen.close()
     assert screen.exitstatus == 0
+
+
+def test_it_is_as_wide_as_the_terminal_and_not_as_that_was_when_its_shell_started():
+    environment = os.environ | {"COLUMNS": "80", "LINES": "24"}  # as JupyterLab starts a terminal, whatever its place is
+    started = pexpect.spawn(
+        sys.executable, ["-m", "labkit", "top", "networks"], dimensions=(20, 50), encoding="utf-8", timeout=PATIENCE, env=environment
+    )
+    try:
+        started.expect("live, ")
+        for width in (50, 40):
+            started.setwinsize(20, width)
+            for _ in range(3):  # some pictures may be of the size before
+                started.expect(r"labkit top[^\x00]*?p pause[^\r\n]*")
+            seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", started.after).splitlines()
+            assert (len(seen) <= 20, max(map(len, seen)) <= width) == (True, True), seen
+    finally:
+        started.close(force=True)
 
 
 def test_one_picture_goes_into_a_pipe():
