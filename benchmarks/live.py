@@ -153,14 +153,9 @@ def _children(argv: list[str]) -> float:
 
 def _watched() -> float:
     """Return the CPU time of one refresh of `watch -n0.1 lsns`."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with tempfile.NamedTemporaryFile() as runs, _terminal(["watch", "-n0.1", f"echo >> {runs.name}; lsns"]) as (master, _):
-        end = time.monotonic() + _SECONDS
-        while time.monotonic() < end:
-            _read(master, 0.05)
-        count = len(runs.read())
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) / max(count, 1)
+    with tempfile.NamedTemporaryFile() as runs:
+        seconds = _shown(["watch", "-n0.1", f"echo >> {runs.name}; lsns"])
+        return seconds / max(len(runs.read()), 1)
 
 
 @contextmanager

@@ -118,8 +118,7 @@ class Live {
     const now = Date.now();
     if (this.looking && now - (this.beat ?? 0) > BEAT) { this.beat = now; this.say("alive"); }
     if (this.looking && !this.ended && this.frames.length && now - this.heard > SILENT) this.silent = true;
-    const held = !this.paused && this.shown < this.frames.length - 1; // by calm, and none came after it
-    if (held && now - this.painted >= CALM) this.show(this.frames.length - 1);
+    this.follow(); // the last frame may have been held back, and none came after it
     this.tellState();
     if (this.root.contains(document.activeElement)) this.focused = document.activeElement;
     else if (this.root.isConnected) this.focused = null;
@@ -141,13 +140,20 @@ class Live {
     const dropped = this.frames.findIndex((one) => one.at * 1000 > content.at * 1000 - MINUTE);
     if (dropped > 0) {
       this.frames.splice(0, dropped);
-      if (this.paused) this.shown = Math.max(0, this.shown - dropped);
+      this.shown = Math.max(this.paused ? 0 : -1, this.shown - dropped);
     }
     this.slider.max = String(this.frames.length - 1);
     for (const sentence of content.news ?? []) this.news.textContent = sentence;
     this.mount();
     if (this.paused) { this.slider.value = String(this.shown); return; }
-    if (!this.calm.matches || Date.now() - this.painted >= CALM) this.show(this.frames.length - 1);
+    this.follow();
+  }
+
+  // Show the last frame, unless it is too early for who prefers reduced motion.
+  follow() {
+    const last = this.frames.length - 1;
+    if (this.paused || this.shown === last) return;
+    if (!this.calm.matches || Date.now() - this.painted >= CALM) this.show(last);
   }
 
   show(number) {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbconvert
 import nbformat
+import psutil
 import pytest
 from browser.test_notebooks_in_jupyterlab import (
     ROOT,
@@ -101,25 +102,16 @@ def until(page: Page, reached: Callable[[], bool]) -> None:
 
 def kernels() -> list[int]:
     """Return the kernels that run."""
-    return programs(b"ipykernel_launcher")
+    return programs("ipykernel_launcher")
 
 
 def collectors() -> list[int]:
     """Return the collectors that run for this state directory's live views."""
-    return programs(b"labkit.kernel.live")
+    return programs("labkit.kernel.live")
 
 
-def programs(word: bytes) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if word in command:
-                found.append(int(entry.name))
-    return found
+def programs(word: str) -> list[int]:
+    return [one.pid for one in psutil.process_iter(["cmdline"]) if word in (one.info["cmdline"] or [])]
 
 
 def group() -> Path:

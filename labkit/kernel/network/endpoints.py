@@ -17,6 +17,7 @@ from labkit.kernel.network.messages import Link
 from labkit.kernel.network.netlink import NetlinkSocket
 from labkit.kernel.network.reading import HOST, netnsid
 from labkit.kernel.snapshot import noise
+from labkit.kernel.state import automatic
 
 _STACKED = ("macvlan", "ipvlan")
 
@@ -122,7 +123,7 @@ def _endpoint(link: Link, own: _Read, around: list[_Read]) -> Endpoint:
     joined = (other.state.ifname if link.state.kind in _STACKED else other.state.master) if other else ""
     ports = [each for each in far.links if joined and each.state.master == joined] if far else []
     vxlan = next((each.detail for each in ports if each.state.kind == "vxlan"), "")
-    addresses = tuple(text for text in own.addresses.get(link.state.index, ()) if not text.startswith("fe80:"))
+    addresses = tuple(text for text in own.addresses.get(link.state.index, ()) if not automatic(text))
     where = far.name if far else ""
     return Endpoint(link.state.ifname, link.state.kind, link.detail, joined, where, vxlan, addresses, link.state.mtu)
 
